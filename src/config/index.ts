@@ -1,0 +1,4 @@
+/** Configuration: what the environment and flags say, the limits, and secrets that don't print. The only reader of `process.env`. */
+export { type Environment, readEnvironment } from "./environment.ts";
+export { defaultLimits, type LimitName, type Limits, limitDefinitions, parseLimits } from "./limits.ts";
+export { maskSecrets, Secret } from "./secret.ts";

@@ -1,0 +1,30 @@
+import type { Kysely, Transaction as KyselyTransaction } from "kysely";
+import type { Call } from "../runtime/index.ts";
+import type { Tables } from "./tables.ts";
+
+/** An open transaction with the call it was begun under. */
+export interface Transaction {
+  readonly sql: KyselyTransaction<Tables>;
+  readonly call: Call;
+}
+
+/** A lock that other sessions of the same database respect. */
+export interface HeldLock extends AsyncDisposable {
+  /** Fires when the lock's database connection is lost: work it guards must stop. */
+  readonly signal: AbortSignal;
+}
+
+/** An open database: the user's PostgreSQL or the embedded one. Closing it stops the embedded server when nobody else uses it. */
+export interface Database extends AsyncDisposable {
+  readonly sql: Kysely<Tables>;
+  /** For people, without the password. */
+  readonly description: string;
+  /** Runs `work` in one transaction, repeated whole on serialisation failures and deadlocks (at most 5 times). */
+  transaction<T>(work: (tx: Transaction) => Promise<T>, call: Call): Promise<T>;
+  /** Waits for the advisory lock `name` (exclusive or shared) at most `timeoutMs`; `undefined` when it was not got. */
+  lock(name: string, mode: "exclusive" | "shared", timeoutMs: number, call: Call): Promise<HeldLock | undefined>;
+}
+
+export type DatabaseLocation =
+  | { readonly kind: "embedded"; readonly dataDirectory: string }
+  | { readonly kind: "server"; readonly url: string };

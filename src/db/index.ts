@@ -1,0 +1,3 @@
+/** The database: engines (embedded, the user's PostgreSQL), schema migrations, transactions, locks. The only room that knows `pg`. */
+export type { Database, DatabaseLocation, HeldLock, Transaction } from "./database.ts";
+export type { LocationState, Tables } from "./tables.ts";

@@ -1,0 +1,175 @@
+import type { ColumnType, Generated, JSONColumnType } from "kysely";
+
+/** Every table, in one place. Rooms use the tables that bear their names; `db/migrations` creates them. `bigint` columns come back as numbers. */
+
+type Timestamp = ColumnType<Date, Date | string | undefined, Date | string>;
+type Json<T extends object> = JSONColumnType<T>;
+
+/** One row: which installation this database belongs to. */
+export interface InstallationsTable {
+  id: string; // uuid
+  created_at: Timestamp;
+}
+
+/** objects: a registered place of stored bytes. */
+export interface BackendsTable {
+  id: Generated<number>;
+  driver: string;
+  /** Settings without secrets, in canonical form; unique with `driver`. */
+  settings: Json<Record<string, unknown>>;
+  created_at: Timestamp;
+}
+
+/** objects: the pointer of an object to its visible version. */
+export interface ObjectsTable {
+  account: string;
+  bucket: string;
+  key: string;
+  location_id: number;
+  /** Grows by one with each publication. */
+  version: number;
+  created_at: Timestamp;
+  updated_at: Timestamp;
+}
+
+export type LocationState = "pending" | "live" | "retired" | "kept" | "deleting";
+
+/** objects: where the bytes of one version lie. The states' meaning stands in `objects/states.ts`. */
+export interface LocationsTable {
+  id: Generated<number>;
+  backend_id: number;
+  physical_key: string;
+  account: string;
+  bucket: string;
+  object_key: string;
+  state: LocationState;
+  state_since: Timestamp;
+  /** Who stages it; meaningless once `live`. */
+  writer: string | null;
+  lease_until: ColumnType<Date | null, Date | string | null, Date | string | null>;
+  codec: string;
+  content_digest: string | null;
+  content_bytes: number | null;
+  stored_digest: string | null;
+  stored_bytes: number | null;
+  created_at: Timestamp;
+}
+
+/** objects/drivers/db: the bytes of a blob in chunks. */
+export interface ObjectChunksTable {
+  physical_key: string;
+  position: number;
+  bytes: Buffer;
+}
+
+/** objects/drivers/db: a blob is there, whole, once this row is. */
+export interface ObjectBlobsTable {
+  physical_key: string;
+  bytes: number;
+  created_at: Timestamp;
+}
+
+/** images: one row for each image of an account. Visible means it is here. */
+export interface ImagesTable {
+  account: string;
+  digest: string;
+  parent_digest: string;
+  image_id: string;
+  media_type: string;
+  os: string;
+  architecture: string;
+  variant: string | null;
+  distro: string | null;
+  distro_version: string | null;
+  layer_count: number;
+  file_count: number;
+  /** Sum of the sizes of the squashed view's regular files. */
+  file_bytes: number;
+  /** Compressed size of all layers. */
+  blob_bytes: number;
+  package_count: number;
+  /** Packages by type. */
+  package_counts: Json<Record<string, number>>;
+  fingerprint: string;
+  analyzed_at: Timestamp;
+  created_at: Timestamp;
+}
+
+export interface ImageTagsTable {
+  account: string;
+  /** `registry/repository:tag` */
+  full_tag: string;
+  registry: string;
+  repository: string;
+  tag: string;
+  digest: string;
+  detected_at: Timestamp;
+}
+
+/** images: the layers an image stands on, lowest = 0. */
+export interface ImageLayersTable {
+  account: string;
+  digest: string;
+  position: number;
+  blob_digest: string;
+  blob_bytes: number;
+  media_type: string;
+  diff_id: string;
+  /** Key in `layer_documents`; null for a layer that was not fetched (foreign). */
+  layer_key: string | null;
+}
+
+/** analysis: a layer document that belongs to the system; the object's key is the layer key. */
+export interface LayerDocumentsTable {
+  layer_key: string;
+  diff_id: string;
+  fingerprint: string;
+  last_used_at: Timestamp;
+  created_at: Timestamp;
+}
+
+/** analysis: stowage itself read this blob and found this diffID. */
+export interface VerifiedPairsTable {
+  blob_digest: string;
+  diff_id: string;
+  blob_bytes: number;
+  layer_bytes: number;
+  verified_at: Timestamp;
+}
+
+/** analysis: an account has shown that it can read this blob. */
+export interface LayerAccessTable {
+  account: string;
+  blob_digest: string;
+  shown_at: Timestamp;
+}
+
+/** analysis: who is working on a layer key just now. */
+export interface LayerLeasesTable {
+  layer_key: string;
+  holder: string;
+  lease_until: Timestamp;
+}
+
+export interface SchemaMigrationsTable {
+  name: string;
+  is_breaking: boolean;
+  applied_at: Timestamp;
+}
+
+export interface Tables {
+  installations: InstallationsTable;
+  backends: BackendsTable;
+  objects: ObjectsTable;
+  locations: LocationsTable;
+  object_chunks: ObjectChunksTable;
+  object_blobs: ObjectBlobsTable;
+  images: ImagesTable;
+  image_tags: ImageTagsTable;
+  image_layers: ImageLayersTable;
+  layer_documents: LayerDocumentsTable;
+  verified_pairs: VerifiedPairsTable;
+  layer_access: LayerAccessTable;
+  layer_leases: LayerLeasesTable;
+  schema_migrations: SchemaMigrationsTable;
+}

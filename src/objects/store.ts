@@ -1,0 +1,57 @@
+import type { Readable } from "node:stream";
+import type { Transaction } from "../db/index.ts";
+import type { Call } from "../runtime/index.ts";
+import type { BodySource } from "./driver.ts";
+
+/** The logical name of an object. */
+export interface ObjectRef {
+  readonly account: string;
+  readonly bucket: string;
+  readonly key: string;
+}
+
+/** A stored body that nobody sees yet: durable and proven. Publish it in a transaction, or leave it to the reaper. */
+export interface StagedObject {
+  readonly ref: ObjectRef;
+  readonly locationId: number;
+  readonly contentDigest: string;
+  readonly contentBytes: number;
+  readonly storedBytes: number;
+}
+
+/** A visible version of an object. */
+export interface ObjectVersion {
+  readonly ref: ObjectRef;
+  readonly version: number;
+  readonly locationId: number;
+  readonly contentDigest: string;
+  readonly contentBytes: number;
+  readonly storedBytes: number;
+}
+
+export interface ReapReport {
+  readonly blobsDeleted: number;
+  readonly bytesDeleted: number;
+  /** Whether the pass ended because of its bound, not because nothing was left. */
+  readonly isMoreLeft: boolean;
+}
+
+export interface ObjectStore {
+  /** Stores the body at a new location: intent recorded first, then the bytes, then the proof. Invisible until published. */
+  stage(ref: ObjectRef, body: BodySource, call: Call): Promise<StagedObject>;
+  /**
+   * Makes staged objects visible in the caller's transaction; what they replace is retired.
+   * @throws StowageError `OBJECT_LEASE_LOST` when the reaper has taken one of them: stage again
+   */
+  publish(tx: Transaction, staged: readonly StagedObject[]): Promise<readonly ObjectVersion[]>;
+  /**
+   * The visible version as a stream; both digests are checked while it is read, and a stream never ends without an error if a byte was wrong.
+   * @throws StowageError `OBJECT_NOT_FOUND`, `OBJECT_DIGEST_MISMATCH`
+   */
+  get(ref: ObjectRef, call: Call): Promise<{ readonly version: ObjectVersion; readonly body: Readable }>;
+  find(ref: ObjectRef, call: Call): Promise<ObjectVersion | undefined>;
+  /** Removes the pointer and retires its location. False when there is none. */
+  retire(tx: Transaction, ref: ObjectRef): Promise<boolean>;
+  /** A bounded pass of the reaper: the only thing that deletes bytes. */
+  reap(limit: number, call: Call): Promise<ReapReport>;
+}

@@ -1,0 +1,28 @@
+import { type Logger, pino } from "pino";
+import { maskSecrets } from "../config/index.ts";
+import { StowageError } from "../errors/index.ts";
+
+export type { Logger } from "pino";
+
+/** The last parameter of everything that does I/O: how to stop it, and where it logs. */
+export interface Call {
+  readonly signal: AbortSignal;
+  readonly log: Logger;
+}
+
+/** A logger that writes JSON lines to standard error, secrets masked. */
+export function createLogger(level: string): Logger {
+  return pino({ level, base: {} }, { write: (line: string) => process.stderr.write(maskSecrets(line)) });
+}
+
+/** A call that logs nothing and is never aborted; `signal` and `log` may be given. */
+export function createCall(parts: Partial<Call> = {}): Call {
+  return { signal: parts.signal ?? new AbortController().signal, log: parts.log ?? pino({ level: "silent" }) };
+}
+
+/** @throws StowageError `INPUT_INTERRUPTED` when the call was aborted, or the abort's own reason if that is a StowageError */
+export function throwIfAborted(call: Call): void {
+  if (!call.signal.aborted) return;
+  const reason: unknown = call.signal.reason;
+  throw reason instanceof StowageError ? reason : new StowageError("INPUT_INTERRUPTED", {}, { cause: reason });
+}
