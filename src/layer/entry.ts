@@ -1,0 +1,39 @@
+import type { PathKey } from "./path.ts";
+
+/** What a tar entry makes, or what it says about lower layers. */
+export type EntryType = "file" | "dir" | "symlink" | "char" | "block" | "fifo" | "hardlink";
+
+/** What one layer says of one path. Strings are latin-1 bytes. */
+export interface LayerEntry {
+  readonly key: PathKey;
+  /** A whiteout: whatever lower layers have here, and below, is gone. */
+  readonly isWhiteout: boolean;
+  /** An opaque directory: its children in lower layers are gone. */
+  readonly isOpaque: boolean;
+  /** What the layer puts here; undefined when there are only marks. */
+  readonly node: LayerNode | undefined;
+}
+
+export interface LayerNode {
+  /** `hardlink` only where the target is not in this layer: merging resolves it in the layers below. */
+  readonly type: EntryType;
+  /** Permission bits, 07777. */
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  /** Seconds since 1970, whole. */
+  readonly mtime: number;
+  /** Bytes of a file's content. */
+  readonly size: number;
+  /** MD5 (16 bytes), SHA-1 (20), SHA-256 (32) of a file's content, in this order, as 68 latin-1 characters. */
+  readonly digests: string | undefined;
+  /** Symlink: the target as it stands. Hard link: the key of the target. A hard link resolved within its layer: the target's key too. */
+  readonly link: string | undefined;
+  readonly deviceMajor: number;
+  readonly deviceMinor: number;
+  /** Extended attributes that matter, name → bytes (latin-1). */
+  readonly xattrs: Readonly<Record<string, string>> | undefined;
+}
+
+/** Length of {@link LayerNode.digests}. */
+export const digestsLength = 16 + 20 + 32;

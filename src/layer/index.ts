@@ -1,0 +1,37 @@
+/**
+ * Layers: a blob becomes a verified layer document in one pass; documents of an image are merged into its squashed view as streams.
+ * Nothing is ever written under a name that an image chose, and memory is bounded whatever the layer's size.
+ */
+export { analyzeLayer, type LayerAnalysis, type LayerAnalysisOptions } from "./analyze-layer.ts";
+export {
+  type CatalogedFinding,
+  type LayerDocument,
+  type LayerFacts,
+  type LayerSummary,
+  LinesWriter,
+  parseLines,
+  readLayerSummary,
+  readOwnedFiles,
+} from "./document.ts";
+export type { EntryType, LayerNode } from "./entry.ts";
+export type {
+  AskedPaths,
+  Cataloger,
+  Distribution,
+  Finding,
+  ImageFindings,
+  JsonValue,
+  LayerFinding,
+  OwnedFile,
+  OwnedReference,
+  Package,
+  PackageType,
+  SelectedFile,
+  SelectedFiles,
+} from "./findings.ts";
+export { encodeFrame, type Frame, readFrames } from "./frames.ts";
+export type { ExpectedLayer } from "./layer-stream.ts";
+export { type MergedEntry, type MergeLayer, mergeLayers } from "./merge.ts";
+export { type Note, type NoteCode, NoteList } from "./notes.ts";
+export { bytesToText, type PathKey, parsePathText, pathText } from "./path.ts";
+export { closeSpill, openSpill, readSpill } from "./spill.ts";

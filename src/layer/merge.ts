@@ -1,0 +1,318 @@
+import type { LayerDocument } from "./document.ts";
+import { readEntries } from "./document.ts";
+import type { LayerEntry, LayerNode } from "./entry.ts";
+import { NoteList } from "./notes.ts";
+import { isBelow, type PathKey, pathText } from "./path.ts";
+
+/** A path of the squashed view. */
+export interface MergedEntry {
+  readonly key: PathKey;
+  /** Never of type `hardlink`: those have become what they point to. */
+  readonly node: LayerNode;
+  /** Ordinal of the layer that says so, lowest = 0. */
+  readonly layer: number;
+  /** A directory that no layer names, but that something lies in. */
+  readonly isImplied: boolean;
+}
+
+/** A layer to merge. */
+export interface MergeLayer {
+  /** `undefined` for a layer that was not fetched. */
+  readonly document: LayerDocument | undefined;
+  /** Whether it holds hard links to lower layers (`LayerFacts.lowerLinks`). */
+  readonly hasLowerLinks: boolean;
+}
+
+/**
+ * The squashed view of an image, lowest layer first in `layers`, as batches in key order. Memory is bounded by the number of layers, the depth of
+ * the tree, and the hard links that cross layers.
+ *
+ * Layers are merged by path alone: a layer's whiteouts and opaque marks hide what lower layers have, whatever their order within the layer; a
+ * directory that something lies in hides a symlink or file of a lower layer (OCI image-spec, layer.md; where it is silent, the overlay drivers;
+ * analysis.md B21–B48).
+ */
+export async function* mergeLayers(layers: readonly MergeLayer[], notes: NoteList): AsyncGenerator<MergedEntry[]> {
+  const links = new CrossLayerLinks(notes);
+  for (const [index, { hasLowerLinks }] of layers.entries()) {
+    if (hasLowerLinks) await links.resolve(layers, index);
+  }
+  yield* merge(layers, links, notes);
+}
+
+interface Cursor {
+  readonly layer: number;
+  readonly batches: AsyncIterator<LayerEntry[]>;
+  batch: LayerEntry[];
+  at: number;
+  isEnded: boolean;
+}
+
+async function* merge(
+  layers: readonly MergeLayer[],
+  links: CrossLayerLinks,
+  notes: NoteList,
+): AsyncGenerator<MergedEntry[]> {
+  const cursors: Cursor[] = [];
+  try {
+    for (const [layer, { document }] of layers.entries()) {
+      if (!document) continue;
+      const batches = readEntries(document);
+      cursors.push({ layer, batches, batch: [], at: 0, isEnded: false });
+    }
+    const tree = new TreeMerge(links, notes);
+    for (;;) {
+      for (const cursor of cursors) {
+        while (!cursor.isEnded && cursor.at >= cursor.batch.length) {
+          const { value, done } = await cursor.batches.next();
+          if (done) cursor.isEnded = true;
+          else [cursor.batch, cursor.at] = [value, 0];
+        }
+      }
+      const active = cursors.filter(({ isEnded }) => !isEnded);
+      if (active.length === 0) break;
+      const merged = tree.advance(active);
+      if (merged.length > 0) yield merged;
+    }
+    const rest = tree.finish();
+    if (rest.length > 0) yield rest;
+  } finally {
+    await Promise.all(cursors.map(({ batches }) => batches.return?.(undefined)));
+  }
+}
+
+/** What the layers say of one path, collected before it is known which of them lie in it. */
+interface Place {
+  readonly key: PathKey;
+  /** Layers below this one are hidden here by something above in the tree. */
+  readonly floor: number;
+  /** Entries of this path, by layer, lowest first. */
+  readonly entries: { readonly layer: number; readonly entry: LayerEntry }[];
+}
+
+interface Directory {
+  readonly key: PathKey;
+  /** Layers below this one have nothing to say in this directory. */
+  readonly floor: number;
+}
+
+/**
+ * Walks the union of all layers' paths in key order. A path is decided when the next path is known, because a directory that no entry names
+ * shows only by what lies below it; that is found by looking at the cursors.
+ */
+class TreeMerge {
+  readonly #links: CrossLayerLinks;
+  readonly #notes: NoteList;
+  readonly #directories: Directory[] = [{ key: "" as PathKey, floor: 0 }];
+  #output: MergedEntry[] = [];
+  #pending: Place | undefined;
+
+  constructor(links: CrossLayerLinks, notes: NoteList) {
+    this.#links = links;
+    this.#notes = notes;
+  }
+
+  /** Goes on until some cursor's batch is used up; every cursor has an entry when it is called. */
+  advance(cursors: readonly Cursor[]): MergedEntry[] {
+    for (;;) {
+      const least = leastKey(cursors);
+      if (this.#pending) {
+        const below = new Set<number>();
+        for (const { layer, batch, at } of cursors) {
+          if (isBelow((batch[at] as LayerEntry).key, this.#pending.key)) below.add(layer);
+        }
+        this.#decide(this.#pending, below);
+        this.#pending = undefined;
+      }
+      this.#enter(least, cursors);
+      if (this.#pending === undefined) this.#pending = this.#take(least, cursors);
+      if (cursors.some(({ at, batch }) => at >= batch.length)) return this.#flush();
+    }
+  }
+
+  finish(): MergedEntry[] {
+    if (this.#pending) this.#decide(this.#pending, new Set());
+    this.#pending = undefined;
+    return this.#flush();
+  }
+
+  #flush(): MergedEntry[] {
+    const output = this.#output;
+    this.#output = [];
+    return output;
+  }
+
+  /** Leaves directories that are done, and decides the unnamed ones on the way to `key`. */
+  #enter(key: PathKey, cursors: readonly Cursor[]): void {
+    while (key !== "" && !isBelow(key, this.#top.key)) this.#directories.pop();
+    for (;;) {
+      const { key: top, floor } = this.#top;
+      const end = key.indexOf("\0", top === "" ? 0 : top.length + 1);
+      if (end < 0) return;
+      const parent = key.slice(0, end) as PathKey;
+      const below = new Set<number>();
+      for (const { layer, batch, at } of cursors) {
+        if (isBelow((batch[at] as LayerEntry).key, parent)) below.add(layer);
+      }
+      this.#decide({ key: parent, floor, entries: [] }, below);
+    }
+  }
+
+  get #top(): Directory {
+    return this.#directories.at(-1) as Directory;
+  }
+
+  #take(key: PathKey, cursors: readonly Cursor[]): Place {
+    const entries: Place["entries"] = [];
+    for (const cursor of cursors) {
+      const entry = cursor.batch[cursor.at] as LayerEntry;
+      if (entry.key !== key) continue;
+      entries.push({ layer: cursor.layer, entry });
+      cursor.at++;
+    }
+    return { key, floor: key === "" ? 0 : this.#top.floor, entries };
+  }
+
+  /** Decides a path, top layer first, and enters it, so that what lies below knows which layers count there. */
+  #decide(place: Place, below: ReadonlySet<number>): void {
+    const { key, floor } = place;
+    const byLayer = new Map(place.entries.map(({ layer, entry }) => [layer, entry]));
+    const layers = [...new Set([...byLayer.keys(), ...below])].filter((layer) => layer >= floor).sort((a, b) => b - a);
+    let childFloor = floor;
+    let directory: { node: LayerNode | undefined; layer: number } | undefined;
+    let other: { node: LayerNode; layer: number } | undefined;
+    for (const layer of layers) {
+      const entry = byLayer.get(layer);
+      const node = this.#links.nodeOf(layer, key, entry?.node);
+      if (node && node.type !== "dir") {
+        if (!directory) other = { node, layer };
+        else if (directory.node === undefined) this.#noteHidden(key, node);
+        childFloor = layer + 1;
+        break;
+      }
+      if (node || below.has(layer) || entry?.isOpaque) {
+        directory ??= { node: undefined, layer };
+        if (node && !directory.node) directory = { node, layer };
+      }
+      if (entry?.isOpaque) childFloor = Math.max(childFloor, layer);
+      if (entry?.isWhiteout) {
+        childFloor = Math.max(childFloor, layer);
+        break;
+      }
+    }
+    if (key === "") {
+      // The root itself is no entry of the view; its marks count.
+      this.#directories[0] = { key, floor: childFloor };
+      return;
+    }
+    if (other)
+      this.#output.push({ key, node: this.#links.attributed(key, other), layer: other.layer, isImplied: false });
+    else if (directory?.node)
+      this.#output.push({ key, node: directory.node, layer: directory.layer, isImplied: false });
+    else if (directory) this.#output.push({ key, node: impliedDirectory, layer: directory.layer, isImplied: true });
+    this.#directories.push({ key, floor: other || !directory ? Number.POSITIVE_INFINITY : childFloor });
+  }
+
+  #noteHidden(key: PathKey, node: LayerNode): void {
+    this.#notes.add(node.type === "symlink" ? "directory-hides-symlink" : "directory-replaces-file", pathText(key));
+  }
+}
+
+const impliedDirectory: LayerNode = {
+  type: "dir",
+  mode: 0o755,
+  uid: 0,
+  gid: 0,
+  mtime: 0,
+  size: 0,
+  digests: undefined,
+  link: undefined,
+  deviceMajor: 0,
+  deviceMinor: 0,
+  xattrs: undefined,
+};
+
+function leastKey(cursors: readonly Cursor[]): PathKey {
+  let least: PathKey | undefined;
+  for (const { batch, at } of cursors) {
+    const { key } = batch[at] as LayerEntry;
+    if (least === undefined || key < least) least = key;
+  }
+  return least as PathKey;
+}
+
+/**
+ * Hard links to files of lower layers. For each layer that has some, the layers below are merged once and the targets picked out; what was found
+ * stands in for the link from then on. The link entry's attributes count for the target's name too, as all names of a file share them (B39).
+ */
+class CrossLayerLinks {
+  readonly #notes: NoteList;
+  readonly #nodes = new Map<number, Map<PathKey, LayerNode>>();
+  readonly #attributes = new Map<PathKey, { linkLayer: number; fileLayer: number; link: LayerNode }[]>();
+
+  constructor(notes: NoteList) {
+    this.#notes = notes;
+  }
+
+  async resolve(layers: readonly MergeLayer[], index: number): Promise<void> {
+    const document = layers[index]?.document;
+    if (!document) return;
+    const wanted = new Map<PathKey, { key: PathKey; node: LayerNode }[]>();
+    const whitedOut = new Set<PathKey>();
+    for await (const entries of readEntries(document)) {
+      for (const { key, node, isWhiteout } of entries) {
+        if (isWhiteout) whitedOut.add(key);
+        if (node?.type !== "hardlink") continue;
+        const target = node.link as PathKey;
+        const links = wanted.get(target);
+        if (links) links.push({ key, node });
+        else wanted.set(target, [{ key, node }]);
+      }
+    }
+    const nodes = new Map<PathKey, LayerNode>();
+    this.#nodes.set(index, nodes);
+    const last = [...wanted.keys()].reduce((a, b) => (a > b ? a : b), "" as PathKey);
+    search: for await (const entries of merge(layers.slice(0, index), this, new NoteList({ notesMax: 0 }))) {
+      for (const found of entries) {
+        for (const { key, node } of wanted.get(found.key) ?? []) {
+          this.#connect(index, key, node, found, nodes);
+          this.#notes.add(whitedOut.has(found.key) ? "link-target-whited-out" : "link-to-lower-layer", pathText(key));
+        }
+        wanted.delete(found.key);
+        if (found.key > last) break search;
+      }
+    }
+    for (const links of wanted.values()) {
+      for (const { key } of links) this.#notes.add("link-target-missing", pathText(key));
+    }
+  }
+
+  #connect(index: number, key: PathKey, link: LayerNode, found: MergedEntry, nodes: Map<PathKey, LayerNode>): void {
+    const { node } = found;
+    if (node.type === "dir") {
+      this.#notes.add("link-target-directory", pathText(key));
+      return;
+    }
+    if (node.type === "symlink") {
+      nodes.set(key, node);
+      return;
+    }
+    const { mode, uid, gid, mtime } = link;
+    nodes.set(key, { ...node, mode, uid, gid, mtime, xattrs: link.xattrs ?? node.xattrs, link: link.link });
+    const list = this.#attributes.get(found.key) ?? [];
+    list.push({ linkLayer: index, fileLayer: found.layer, link });
+    this.#attributes.set(found.key, list);
+  }
+
+  /** `node` itself, or what a hard link to a lower layer has become; undefined when its target is missing. */
+  nodeOf(layer: number, key: PathKey, node: LayerNode | undefined): LayerNode | undefined {
+    return node?.type === "hardlink" ? this.#nodes.get(layer)?.get(key) : node;
+  }
+
+  /** A visible file with the attributes that links of higher layers gave it. */
+  attributed(key: PathKey, { node, layer }: { node: LayerNode; layer: number }): LayerNode {
+    const latest = this.#attributes.get(key)?.findLast(({ fileLayer }) => fileLayer === layer);
+    if (!latest) return node;
+    const { mode, uid, gid, mtime } = latest.link;
+    return { ...node, mode, uid, gid, mtime, xattrs: latest.link.xattrs ?? node.xattrs };
+  }
+}

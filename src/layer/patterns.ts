@@ -1,0 +1,60 @@
+/**
+ * Globs on image paths: `*` any characters but `/`, a double star and slash any directories (also none). Compiled once; most files are told apart by
+ * their base name alone, since there are millions of them and a handful of patterns.
+ */
+export class PathMatcher<T> {
+  readonly #byBase = new Map<string, { readonly expression: RegExp; readonly value: T }[]>();
+  readonly #bySuffix = new Map<string, { readonly expression: RegExp; readonly value: T }[]>();
+  readonly #others: { readonly expression: RegExp; readonly value: T }[] = [];
+
+  constructor(patterns: Iterable<readonly [glob: string, value: T]>) {
+    for (const [glob, value] of patterns) {
+      const candidate = { expression: compileGlob(glob), value };
+      const base = glob.slice(glob.lastIndexOf("/") + 1);
+      const suffix = /^\*(\.[^*]+)$/.exec(base)?.[1];
+      if (!base.includes("*")) append(this.#byBase, base, candidate);
+      else if (suffix !== undefined) append(this.#bySuffix, suffix.slice(suffix.lastIndexOf(".")), candidate);
+      else this.#others.push(candidate);
+    }
+  }
+
+  /** Values of the patterns that fit, each once, in no particular order. */
+  match(path: string): readonly T[] {
+    const base = path.slice(path.lastIndexOf("/") + 1);
+    const dot = base.lastIndexOf(".");
+    const candidates = [
+      this.#byBase.get(base),
+      dot < 0 ? undefined : this.#bySuffix.get(base.slice(dot)),
+      this.#others,
+    ];
+    let found: T[] | undefined;
+    for (const list of candidates) {
+      if (list === undefined) continue;
+      for (const { expression, value } of list) {
+        if (expression.test(path) && !found?.includes(value)) {
+          found ??= [];
+          found.push(value);
+        }
+      }
+    }
+    return found ?? none;
+  }
+}
+
+const none: readonly never[] = [];
+
+function append<V>(map: Map<string, V[]>, key: string, value: V): void {
+  const list = map.get(key);
+  if (list) list.push(value);
+  else map.set(key, [value]);
+}
+
+function compileGlob(glob: string): RegExp {
+  const source = glob
+    .split(/(\*\*\/|\*)/)
+    .map((part) =>
+      part === "**/" ? "(?:[^/]+/)*" : part === "*" ? "[^/]*" : part.replace(/[.+?^${}()|[\]\\]/g, "\\$&"),
+    )
+    .join("");
+  return new RegExp(`^${source}$`, "s");
+}

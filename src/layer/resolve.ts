@@ -1,0 +1,223 @@
+import type { Limits } from "../config/index.ts";
+import { StowageError } from "../errors/index.ts";
+import type { LayerEntry, LayerNode } from "./entry.ts";
+import type { NoteList } from "./notes.ts";
+import { isBelow, joinPath, type PathKey, parentOf, parsePath, pathText } from "./path.ts";
+import { mergeSorted, RecordSorter, type SortRecord } from "./sorter.ts";
+import type { Spill } from "./spill.ts";
+
+/** What a layer says of one path after everything inside the layer is resolved, and whose content it has. */
+export interface ResolvedEntry extends LayerEntry {
+  /** Place in the tar stream of the entry whose bytes this file has. */
+  readonly contentSequence: number;
+}
+
+const hopsMax = 40;
+
+/**
+ * Resolves what a layer can decide on its own: symlinked parents are followed, of repeated names the last counts, hard links get their
+ * target's content as it was when the link came (analysis.md B22, B28, B34–B39, B46). Yields one entry for each path, in key order.
+ *
+ * A hard link stands in the sorter twice: as a node under its own name, and as a request under its target's, with the same sequence; so targets
+ * follow symlinked parents as names do.
+ */
+export function* resolveLayer(
+  sorter: RecordSorter,
+  spill: Spill,
+  limits: Limits,
+  notes: NoteList,
+  layer: string,
+): Generator<ResolvedEntry> {
+  const records = followSymlinkedParents(sorter, spill, notes);
+  const links = resolveHardlinks(records, limits, layer);
+  yield* decide(records, links, limits, notes, layer);
+}
+
+/**
+ * Moves every record whose parent is a symlink at its moment in the stream to where the link leads, until none is left.
+ * Only names that were a symlink at some time are kept while what lies below them passes.
+ */
+function followSymlinkedParents(sorter: RecordSorter, spill: Spill, notes: NoteList): RecordSorter {
+  let settled = sorter;
+  let moved: RecordSorter | undefined;
+  do {
+    const input: Iterable<SortRecord> = moved ? mergeSorted([settled.records(), moved.records()]) : settled.records();
+    const next = new RecordSorter(spill);
+    moved = new RecordSorter(spill);
+    const ancestors: { key: PathKey; nodes: SortRecord[] }[] = [];
+    for (const record of input) {
+      while (ancestors.length > 0 && !isAtOrBelow(record.key, (ancestors.at(-1) as { key: PathKey }).key))
+        ancestors.pop();
+      const through = ancestors.find(
+        ({ key, nodes }) => key !== record.key && inForce(nodes, record.sequence)?.node?.type === "symlink",
+      );
+      if (through) {
+        const link = inForce(through.nodes, record.sequence)?.node?.link ?? "";
+        if (record.hops >= hopsMax) notes.add("symlink-loop", pathText(record.key));
+        else moved.add({ ...record, key: redirect(record.key, through.key, link), hops: record.hops + 1 });
+        continue;
+      }
+      next.add(record);
+      if (record.node === undefined || record.isRequest) continue;
+      const top = ancestors.at(-1);
+      if (top?.key === record.key) top.nodes.push(record);
+      else if (record.node.type === "symlink") ancestors.push({ key: record.key, nodes: [record] });
+    }
+    settled = next;
+  } while (!moved.isEmpty);
+  return settled;
+}
+
+function isAtOrBelow(key: PathKey, directory: PathKey): boolean {
+  return key === directory || isBelow(key, directory);
+}
+
+/** The last of `nodes` (in stream order) that came before `sequence`. */
+function inForce(nodes: readonly SortRecord[], sequence: number): SortRecord | undefined {
+  return nodes.findLast((node) => node.sequence < sequence);
+}
+
+function redirect(key: PathKey, link: PathKey, target: string): PathKey {
+  const base = target.startsWith("/") ? "" : `${parentOf(link).replaceAll("\0", "/")}/`;
+  return joinPath(parsePath(base + target), key.slice(link.length + 1));
+}
+
+type Attributes = Pick<LayerNode, "mode" | "uid" | "gid" | "mtime" | "xattrs">;
+
+/** Where a hard link's content is: in this layer, or under a key that only lower layers can answer; undefined when it has none. */
+type LinkTarget =
+  | { readonly node: LayerNode; readonly contentSequence: number }
+  | { readonly lower: PathKey }
+  | undefined;
+
+interface Links {
+  /** By the link's sequence. */
+  readonly targets: ReadonlyMap<number, LinkTarget>;
+  /** What later link entries made of a file's attributes, by the file's content sequence: all names of a file share them. */
+  readonly attributes: ReadonlyMap<number, Attributes>;
+}
+
+function resolveHardlinks(records: RecordSorter, limits: Limits, layer: string): Links {
+  const targets = new Map<number, LinkTarget>();
+  const chained: { sequence: number; via: number }[] = [];
+  const linkNodes = new Map<number, LayerNode>();
+  let nodes: SortRecord[] = [];
+  for (const record of records.records()) {
+    if (nodes[0]?.key !== record.key) nodes = [];
+    if (!record.isRequest) {
+      if (record.node) nodes.push(record);
+      continue;
+    }
+    if (linkNodes.size >= limits.layerLinksMax) {
+      throw new StowageError("LIMIT_EXCEEDED", { limit: "layerLinksMax", max: limits.layerLinksMax, where: layer });
+    }
+    if (record.node) linkNodes.set(record.sequence, record.node);
+    const found = inForce(nodes, record.sequence);
+    if (found?.node === undefined) targets.set(record.sequence, { lower: record.key });
+    else if (found.node.type === "hardlink") chained.push({ sequence: record.sequence, via: found.sequence });
+    else if (found.node.type === "dir") targets.set(record.sequence, undefined);
+    else targets.set(record.sequence, { node: found.node, contentSequence: found.sequence });
+  }
+  // A link's target came before it, so in stream order every chain is resolved when it is reached.
+  chained.sort((a, b) => a.sequence - b.sequence);
+  for (const { sequence, via } of chained) targets.set(sequence, targets.get(via));
+
+  const attributes = new Map<number, Attributes>();
+  for (const [sequence, node] of [...linkNodes].sort(([a], [b]) => a - b)) {
+    const target = targets.get(sequence);
+    if (target && "node" in target && target.node.type !== "symlink") attributes.set(target.contentSequence, node);
+  }
+  return { targets, attributes };
+}
+
+/** One entry for each path: the last version that was not taken away by something above it. */
+function* decide(
+  records: RecordSorter,
+  links: Links,
+  limits: Limits,
+  notes: NoteList,
+  layer: string,
+): Generator<ResolvedEntry> {
+  const ancestors: { key: PathKey; isBlocking: boolean; removesBefore: number }[] = [];
+  for (const group of groupByKey(records.records(), limits, layer)) {
+    const key = (group[0] as SortRecord).key;
+    while (ancestors.length > 0 && !isBelow(key, (ancestors.at(-1) as { key: PathKey }).key)) ancestors.pop();
+    const { isBlocking, removesBefore } = ancestors.at(-1) ?? { isBlocking: false, removesBefore: -1 };
+
+    const versions: SortRecord[] = [];
+    let isWhiteout = false;
+    let isOpaque = false;
+    let whiteoutSequence = -1;
+    for (const record of group) {
+      if (record.isRequest) continue;
+      if (record.mark === "whiteout") {
+        isWhiteout = true;
+        whiteoutSequence = record.sequence;
+      } else if (record.mark === "opaque") isOpaque = true;
+      else if (isBlocking || record.sequence < removesBefore) {
+        if (record.sequence > removesBefore) notes.add("below-file", pathText(key));
+      } else versions.push(record);
+    }
+    const entry = finalVersion(versions, links, notes);
+    if (versions.length > 1) notes.add("name-twice", pathText(key));
+    if (entry && isWhiteout) {
+      if ((versions[0] as SortRecord).sequence < whiteoutSequence) notes.add("whiteout-after-entry", pathText(key));
+      if (entry.node?.type === "dir") notes.add("whiteout-and-directory", pathText(key));
+    }
+    if (versions.length > 0) {
+      const nonDirectory = versions.findLast(({ node }) => node?.type !== "dir");
+      ancestors.push({
+        key,
+        isBlocking: isBlocking || versions.at(-1)?.node?.type !== "dir",
+        removesBefore: Math.max(removesBefore, nonDirectory?.sequence ?? -1),
+      });
+    }
+    if (entry || isWhiteout || isOpaque) {
+      yield { key, isWhiteout, isOpaque, node: entry?.node, contentSequence: entry?.contentSequence ?? -1 };
+    }
+  }
+}
+
+function finalVersion(
+  versions: readonly SortRecord[],
+  links: Links,
+  notes: NoteList,
+): { readonly node: LayerNode; readonly contentSequence: number } | undefined {
+  const last = versions.at(-1);
+  if (!last?.node) return undefined;
+  if (last.node.type !== "hardlink") {
+    const changed = links.attributes.get(last.sequence);
+    return { node: changed ? withAttributes(last.node, changed) : last.node, contentSequence: last.sequence };
+  }
+  const target = links.targets.get(last.sequence);
+  if (target === undefined) {
+    notes.add("link-target-directory", pathText(last.key));
+    return undefined;
+  }
+  if ("lower" in target) return { node: { ...last.node, link: target.lower }, contentSequence: -1 };
+  if (target.node.type === "symlink") return target;
+  const attributes = links.attributes.get(target.contentSequence) ?? last.node;
+  return {
+    node: { ...withAttributes(target.node, attributes), link: last.node.link },
+    contentSequence: target.contentSequence,
+  };
+}
+
+function withAttributes(node: LayerNode, { mode, uid, gid, mtime, xattrs }: Attributes): LayerNode {
+  return { ...node, mode, uid, gid, mtime, xattrs: xattrs ?? node.xattrs };
+}
+
+function* groupByKey(records: Iterable<SortRecord>, limits: Limits, layer: string): Generator<SortRecord[]> {
+  let group: SortRecord[] = [];
+  for (const record of records) {
+    if (group.length > 0 && (group[0] as SortRecord).key !== record.key) {
+      yield group;
+      group = [];
+    }
+    group.push(record);
+    if (group.length > limits.nameRepeatsMax) {
+      throw new StowageError("LIMIT_EXCEEDED", { limit: "nameRepeatsMax", max: limits.nameRepeatsMax, where: layer });
+    }
+  }
+  if (group.length > 0) yield group;
+}

@@ -1,0 +1,82 @@
+import { randomBytes } from "node:crypto";
+import { closeSync, constants, openSync, read, readSync, unlinkSync, writeSync } from "node:fs";
+import { join } from "node:path";
+import { Readable } from "node:stream";
+
+/**
+ * Temporary bytes outside memory: a file without a name. It is unlinked as soon as it is open, so that nothing is left whatever ends the
+ * process, and its short-lived name is random: no name from an image ever reaches the file system.
+ */
+export function openSpill(directory: string): number {
+  const path = join(directory, `stowage-${randomBytes(12).toString("hex")}`);
+  const descriptor = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
+  unlinkSync(path);
+  return descriptor;
+}
+
+export function closeSpill(descriptor: number): void {
+  closeSync(descriptor);
+}
+
+/** Appends to and reads from an open spill; the descriptor belongs to whoever opened it. */
+export class Spill {
+  readonly #descriptor: number;
+  #end = 0;
+
+  constructor(descriptor: number) {
+    this.#descriptor = descriptor;
+  }
+
+  get sizeBytes(): number {
+    return this.#end;
+  }
+
+  /** Offset at which the bytes lie. */
+  append(bytes: Uint8Array): number {
+    const offset = this.#end;
+    this.writeAt(bytes, offset);
+    this.#end += bytes.length;
+    return offset;
+  }
+
+  /** Overwrites bytes that were appended before, or extends (used by `append`). */
+  writeAt(bytes: Uint8Array, offset: number): void {
+    for (let done = 0; done < bytes.length; ) {
+      done += writeSync(this.#descriptor, bytes, done, bytes.length - done, offset + done);
+    }
+  }
+
+  /** Up to `length` bytes from `offset`; fewer only at the end. */
+  read(offset: number, length: number): Buffer {
+    const buffer = Buffer.allocUnsafe(Math.max(0, Math.min(length, this.#end - offset)));
+    for (let done = 0; done < buffer.length; ) {
+      const count = readSync(this.#descriptor, buffer, done, buffer.length - done, offset + done);
+      if (count === 0) return buffer.subarray(0, done);
+      done += count;
+    }
+    return buffer;
+  }
+}
+
+/** The first `sizeBytes` of a spill as a stream; the descriptor stays open. */
+export function readSpill(descriptor: number, sizeBytes: number): Readable {
+  let offset = 0;
+  return new Readable({
+    highWaterMark: 512 * 1024,
+    read() {
+      const length = Math.min(256 * 1024, sizeBytes - offset);
+      if (length <= 0) {
+        this.push(null);
+        return;
+      }
+      read(descriptor, Buffer.allocUnsafeSlow(length), 0, length, offset, (error, count, buffer) => {
+        if (error) this.destroy(error);
+        else if (count === 0) this.destroy(new Error("a spill is shorter than what was written to it"));
+        else {
+          offset += count;
+          this.push(buffer.subarray(0, count));
+        }
+      });
+    },
+  });
+}

@@ -1,0 +1,191 @@
+/**
+ * Tar headers as Go's `archive/tar` reads them, since every container runtime does.
+ * @see POSIX pax, section "ustar Interchange Format"; analysis.md B2, B9
+ */
+
+export const blockBytes = 512;
+
+/** A raw header block. Strings are latin-1 bytes. */
+export interface TarHeader {
+  readonly name: string;
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  readonly size: number;
+  readonly mtime: number;
+  readonly typeflag: string;
+  readonly linkname: string;
+  readonly deviceMajor: number;
+  readonly deviceMinor: number;
+  readonly format: "ustar" | "gnu" | "star" | "v7";
+}
+
+/** What is wrong with a header; the reader adds where. */
+export class TarFault extends Error {}
+
+export function isZeroBlock(block: Buffer): boolean {
+  for (let i = 0; i < blockBytes; i++) if (block[i] !== 0) return false;
+  return true;
+}
+
+export function parseHeader(block: Buffer): TarHeader {
+  verifyChecksum(block);
+  const magic = block.toString("latin1", 257, 263);
+  const version = block.toString("latin1", 263, 265);
+  const format =
+    magic === "ustar\0"
+      ? block.toString("latin1", 508, 512) === "tar\0"
+        ? "star"
+        : "ustar"
+      : magic === "ustar " && version === " \0"
+        ? "gnu"
+        : "v7";
+  const isV7 = format === "v7";
+  const prefix =
+    format === "ustar"
+      ? text(block, 345, 155)
+      : format === "star"
+        ? text(block, 345, 131)
+        : format === "gnu"
+          ? oldGoPrefix(block)
+          : "";
+  const name = text(block, 0, 100);
+  return {
+    name: prefix === "" ? name : `${prefix}/${name}`,
+    mode: numeric(block, 100, 8),
+    uid: numeric(block, 108, 8),
+    gid: numeric(block, 116, 8),
+    size: numeric(block, 124, 12),
+    mtime: numeric(block, 136, 12),
+    typeflag: String.fromCharCode(block[156] as number),
+    linkname: text(block, 157, 100),
+    deviceMajor: isV7 ? 0 : numeric(block, 329, 8),
+    deviceMinor: isV7 ? 0 : numeric(block, 337, 8),
+    format,
+  };
+}
+
+/** Old Go writers put a prefix into GNU headers; it shows where the access time is no number. */
+function oldGoPrefix(block: Buffer): string {
+  if (block[345] === 0) return "";
+  try {
+    numeric(block, 345, 12);
+    numeric(block, 357, 12);
+    return "";
+  } catch {
+    const prefix = text(block, 345, 155);
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: the range is the definition of ASCII
+    return /^[\x00-\x7f]*$/.test(prefix) ? prefix : "";
+  }
+}
+
+function verifyChecksum(block: Buffer): void {
+  const stored = numeric(block, 148, 8);
+  let unsigned = 8 * 0x20;
+  let signed = 8 * 0x20;
+  for (let i = 0; i < blockBytes; i++) {
+    if (i >= 148 && i < 156) continue;
+    const byte = block[i] as number;
+    unsigned += byte;
+    signed += byte < 128 ? byte : byte - 256;
+  }
+  if (stored !== unsigned && stored !== signed) throw new TarFault("a header's checksum is wrong");
+}
+
+/** A field's text up to the first NUL. */
+export function text(block: Buffer, offset: number, length: number): string {
+  const end = block.indexOf(0, offset);
+  return block.toString("latin1", offset, end < 0 || end > offset + length ? offset + length : end);
+}
+
+/** Octal, or base-256 when the first bit is set. */
+export function numeric(block: Buffer, offset: number, length: number): number {
+  const first = block[offset] as number;
+  if (first & 0x80) return base256(block, offset, length);
+  const digits = block.toString("latin1", offset, offset + length).replace(/^[ \0]+|[ \0]+$/g, "");
+  const end = digits.indexOf("\0");
+  const octal = end < 0 ? digits : digits.slice(0, end);
+  if (octal === "") return 0;
+  if (!/^[0-7]+$/.test(octal)) throw new TarFault("a number in a header is not octal");
+  return Number.parseInt(octal, 8);
+}
+
+function base256(block: Buffer, offset: number, length: number): number {
+  const isNegative = ((block[offset] as number) & 0x40) !== 0;
+  let value = 0n;
+  for (let i = 0; i < length; i++) {
+    const byte = block[offset + i] as number;
+    value = (value << 8n) | BigInt(i === 0 ? byte & 0x7f : byte);
+  }
+  if (isNegative) value -= 1n << BigInt(length * 8 - 1);
+  const number = Number(value);
+  if (!Number.isSafeInteger(number)) throw new TarFault("a number in a header is out of range");
+  return number;
+}
+
+/**
+ * Records of a pax extended header.
+ * @see POSIX pax, section "pax Extended Header"; analysis.md B4
+ */
+export function parsePaxRecords(data: Buffer): Map<string, string> {
+  const records = new Map<string, string>();
+  const sparseMap: string[] = [];
+  for (let at = 0; at < data.length; ) {
+    const space = data.indexOf(0x20, at);
+    const digits = space < 0 ? "" : data.toString("latin1", at, Math.min(space, at + 20));
+    if (!/^[1-9]\d{0,15}$/.test(digits)) throw new TarFault("a pax record has no length");
+    const end = at + Number(digits);
+    if (end > data.length || end <= space + 1 || data[end - 1] !== 0x0a)
+      throw new TarFault("a pax record has a wrong length");
+    const record = data.toString("latin1", space + 1, end - 1);
+    const equals = record.indexOf("=");
+    if (equals <= 0) throw new TarFault("a pax record has no key");
+    const key = record.slice(0, equals);
+    const value = record.slice(equals + 1);
+    if (key.includes("\0") || (namesWithoutNul.has(key) && value.includes("\0")))
+      throw new TarFault("a pax record holds a NUL");
+    if (key === "GNU.sparse.offset" || key === "GNU.sparse.numbytes") {
+      if ((sparseMap.length % 2 === 0) !== (key === "GNU.sparse.offset"))
+        throw new TarFault("a sparse map is out of order");
+      sparseMap.push(value);
+    } else records.set(key, value);
+    at = end;
+  }
+  if (sparseMap.length > 0) records.set("GNU.sparse.map", sparseMap.join(","));
+  return records;
+}
+
+const namesWithoutNul = new Set(["path", "linkpath", "uname", "gname"]);
+
+/** A pax decimal number, fraction dropped towards −∞. */
+export function parsePaxNumber(value: string): number {
+  if (!/^-?\d{1,18}(?:\.\d*)?$/.test(value)) throw new TarFault("a pax record holds no number");
+  const number = Math.floor(Number(value));
+  if (!Number.isSafeInteger(number)) throw new TarFault("a pax number is out of range");
+  return number;
+}
+
+const noXattrs: ReadonlyMap<string, string> = new Map();
+
+/** Extended attributes among pax records, by name. */
+export function paxXattrs(pax: ReadonlyMap<string, string> | undefined): ReadonlyMap<string, string> {
+  if (!pax) return noXattrs;
+  let xattrs: Map<string, string> | undefined;
+  for (const [key, value] of pax) {
+    const name = key.startsWith("SCHILY.xattr.")
+      ? key.slice("SCHILY.xattr.".length)
+      : key.startsWith("LIBARCHIVE.xattr.")
+        ? decodeUrl(key.slice("LIBARCHIVE.xattr.".length))
+        : undefined;
+    if (name === undefined) continue;
+    xattrs ??= new Map();
+    // SCHILY holds the bytes themselves; LIBARCHIVE's base64 counts only where SCHILY is silent.
+    if (key.startsWith("SCHILY")) xattrs.set(name, value);
+    else if (!xattrs.has(name)) xattrs.set(name, Buffer.from(value, "base64").toString("latin1"));
+  }
+  return xattrs ?? noXattrs;
+}
+
+function decodeUrl(name: string): string {
+  return name.replace(/%([0-9a-f]{2})/gi, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)));
+}
