@@ -1,0 +1,91 @@
+import type { Cataloger, Distribution, LayerFinding, Package } from "../../layer/index.ts";
+import { distroQualifier, packageUrl } from "../purl.ts";
+import { ProblemList, packagesMax, present, problemNotes, visibleFindings } from "../record.ts";
+import { decodePathText } from "../text.ts";
+import { type ApkPackage, parseInstalled } from "./installed-database.ts";
+
+const DATABASE = "lib/apk/db/installed";
+
+/**
+ * Packages of Alpine and its relatives, from apk's database of what is installed.
+ *
+ * Can't know: sizes of files, and which are configuration (apk decides that by path).
+ */
+export const apkCataloger: Cataloger = {
+  name: "apk",
+  version: 1,
+  wants: [`**/${DATABASE}`],
+  fileBytesMax: 64 * 1024 * 1024,
+
+  *catalog(files) {
+    let left = packagesMax;
+    for (const file of files) {
+      const problems = new ProblemList(file.path);
+      for (const found of parseInstalled(decodePathText(file.read()), rootOf(file.path), problems)) {
+        if (left === 0) {
+          problems.add(`more than ${packagesMax} packages in one layer: the rest was left out`);
+          break;
+        }
+        left -= 1;
+        yield { kind: "package", path: file.path, value: found.package, files: found.files };
+      }
+      yield* problems.findings();
+    }
+  },
+
+  reconcile(findings, image, distribution) {
+    // With merged /usr, `lib` is a link and the database is found by its real path; if both are files, apk itself opens the one in `lib`.
+    const visible = visibleFindings(findings, image).filter(
+      (finding) =>
+        !finding.path.endsWith(`usr/${DATABASE}`) || image.layerOf(rootOf(finding.path) + DATABASE) === undefined,
+    );
+    return {
+      packages: visible
+        .filter((finding) => finding.kind === "package")
+        .map((finding) => toPackage(finding, distribution)),
+      notes: problemNotes(visible),
+    };
+  },
+};
+
+/** The root directory that a database belongs to: empty, or a path with a trailing slash. */
+function rootOf(path: string): string {
+  const above = path.slice(0, -DATABASE.length);
+  return above === "usr/" || above.endsWith("/usr/") ? above.slice(0, -"usr/".length) : above;
+}
+
+function toPackage(finding: LayerFinding, distribution: Distribution | undefined): Package {
+  const found = finding.value as ApkPackage;
+  // A root directory below another's (a chroot) may be of any distribution.
+  const own = rootOf(finding.path) === "" ? distribution : undefined;
+  const cut = found.version.lastIndexOf("-r");
+  return present<Package>({
+    type: "apk",
+    name: found.name,
+    version: found.version,
+    upstreamVersion: cut > 0 ? found.version.slice(0, cut) : found.version,
+    release: cut > 0 ? found.version.slice(cut + 1) : undefined,
+    architecture: found.architecture,
+    source: found.origin === undefined ? undefined : { name: found.origin },
+    licenses: found.license === undefined ? [] : [found.license],
+    sizeBytes: found.sizeBytes,
+    origin: found.maintainer,
+    description: found.description,
+    homepage: found.homepage,
+    purl: packageUrl({
+      type: "apk",
+      namespace: own?.id,
+      name: found.name,
+      version: found.version,
+      qualifiers: {
+        arch: found.architecture,
+        distro: distroQualifier(own),
+        upstream: found.origin === found.name ? undefined : found.origin,
+      },
+    }),
+    location: finding.path,
+    layer: finding.layer,
+    cataloger: "apk",
+    owned: finding.hasFiles ? [{ layer: finding.layer, ordinal: finding.ordinal }] : [],
+  });
+}

@@ -1,0 +1,122 @@
+import { describe, expect, it } from "vitest";
+import {
+  areFixturesRequired,
+  findFixtures,
+  readFixtureLayers,
+  readTruth,
+} from "../../test/catalogers/fixture-images.ts";
+import { type CatalogerRun, globMatcher, type LayerFiles, runCataloger } from "../../test/catalogers/run-cataloger.ts";
+import type { Distribution } from "../layer/index.ts";
+import { catalogers } from "./index.ts";
+
+const root = findFixtures();
+if (root === undefined && !areFixturesRequired()) {
+  process.stderr.write(
+    "\nSKIPPED: catalogers against real images: no fixtures (set STOWAGE_FIXTURES to their directory)\n\n",
+  );
+}
+
+interface Truth {
+  readonly packages: Readonly<Record<string, readonly Record<string, unknown>[]>>;
+  readonly files: readonly {
+    readonly path: string;
+    readonly sha1?: string;
+    readonly md5?: string;
+    readonly sha256?: string;
+  }[];
+}
+
+async function run(
+  name: string,
+): Promise<{ of: (cataloger: string) => CatalogerRun; distribution: Distribution | undefined; truth: Truth }> {
+  if (root === undefined) throw new Error("the fixtures are required and not there: set STOWAGE_FIXTURES");
+  const layers: LayerFiles[] = await readFixtureLayers(
+    root,
+    name,
+    globMatcher(catalogers.flatMap((cataloger) => cataloger.wants)),
+  );
+  const [first] = catalogers;
+  const distribution = first && runCataloger(first, layers).distribution;
+  const runs = new Map(catalogers.map((cataloger) => [cataloger.name, runCataloger(cataloger, layers, distribution)]));
+  const of = (cataloger: string) => {
+    const found = runs.get(cataloger);
+    if (found === undefined) throw new Error(`no cataloger ${cataloger}`);
+    return found;
+  };
+  return { of, distribution, truth: readTruth(root, name) as Truth };
+}
+
+function by<T>(list: readonly T[], key: (item: T) => string): T[] {
+  return [...list].sort((a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : 0));
+}
+
+describe.skipIf(root === undefined && !areFixturesRequired())("catalogers on real images", () => {
+  it("alpine-3.20: distribution, packages and owned files are what apk says", async () => {
+    const { of, distribution, truth } = await run("alpine-3.20");
+    expect(distribution).toEqual({ id: "alpine", version: "3.20.3", like: [], prettyName: "Alpine Linux v3.20" });
+    const apk = of("apk");
+    expect(apk.asked).toEqual([["lib/apk/db/installed"]]);
+    expect(apk.notes).toEqual([]);
+    const found = apk.packages.map((one) => ({
+      name: one.name,
+      version: one.version,
+      license: one.licenses.join(),
+      ownedFiles: apk.owned(one).flatMap((file) => (file.isDirectory ? [] : [`/${file.path}`])),
+    }));
+    const told = (truth.packages.apk ?? []).map((one) => ({
+      ...one,
+      ownedFiles: by(one.ownedFiles as string[], String),
+    }));
+    expect(by(found, (one) => one.name)).toEqual(by(told, (one) => String((one as unknown as { name: string }).name)));
+    // The digests are those of the files themselves, but for one that was changed after installation.
+    const sha1 = new Map(truth.files.map((file) => [file.path, file.sha1]));
+    const differing = apk.packages
+      .flatMap((one) => apk.owned(one))
+      .filter(
+        (file) =>
+          file.digest !== undefined &&
+          sha1.get(`/${file.path}`) !== undefined &&
+          file.digest !== `sha1:${sha1.get(`/${file.path}`)}`,
+      );
+    expect(differing.map((file) => file.path)).toEqual(["etc/shadow"]);
+    expect(apk.packages.find((one) => one.name === "busybox-binsh")).toMatchObject({
+      upstreamVersion: "1.36.1",
+      release: "r29",
+      architecture: "x86_64",
+      source: { name: "busybox" },
+      purl: "pkg:apk/alpine/busybox-binsh@1.36.1-r29?arch=x86_64&distro=alpine-3.20.3&upstream=busybox",
+      location: "lib/apk/db/installed",
+      layer: 0,
+    });
+  });
+
+  it("debian-12-languages: packages and owned files are what dpkg-query says", async () => {
+    const { of, distribution, truth } = await run("debian-12-languages");
+    expect(distribution).toMatchObject({ id: "debian", version: "12", like: [] });
+    const dpkg = of("dpkg");
+    expect(dpkg.notes).toEqual([]);
+    const found = dpkg.packages.map((one) => ({
+      name: one.name,
+      version: one.version,
+      architecture: one.architecture,
+      source: one.source?.name,
+      sourceVersion: one.source?.version,
+      installedSizeKiB: (one.sizeBytes ?? 0) / 1024,
+      maintainer: one.origin,
+      status: "installed",
+      ownedPaths: dpkg.owned(one).map((file) => `/${file.path}`),
+    }));
+    // What does not begin with a slash is dpkg-query's remark on a diversion.
+    const told = (truth.packages.dpkg ?? []).map((one) => ({
+      ...one,
+      ownedPaths: by(
+        (one.ownedPaths as string[]).filter((path) => path !== "/." && path.startsWith("/")),
+        String,
+      ),
+    }));
+    const key = (one: object) =>
+      JSON.stringify([(one as { name: string }).name, (one as { architecture: string }).architecture]);
+    expect(by(found, key)).toEqual(by(told, key));
+    expect(dpkg.packages.every((one) => one.purl.startsWith("pkg:deb/debian/"))).toBe(true);
+  });
+});

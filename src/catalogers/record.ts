@@ -1,0 +1,73 @@
+import type { AskedPaths, Finding, ImageFindings, LayerFinding, OwnedFile } from "../layer/index.ts";
+
+/** The fields that have a value: findings are plain JSON, which knows no `undefined`. */
+export function present<T extends object>(fields: { readonly [K in keyof T]: T[K] | undefined }): T {
+  const result: Record<string, unknown> = {};
+  for (const [key, value] of Object.entries(fields)) if (value !== undefined) result[key] = value;
+  return result as T;
+}
+
+/** Broken input, said beside what was found. */
+export function problem(path: string, text: string): Finding {
+  return { kind: "problem", path, value: { text } };
+}
+
+/** Collects what is wrong with one file: the first few in words, then only that there is more. */
+export class ProblemList {
+  static readonly worded = 20;
+  readonly #path: string;
+  readonly #texts: string[] = [];
+  #more = 0;
+
+  constructor(path: string) {
+    this.#path = path;
+  }
+
+  add(text: string): void {
+    if (this.#texts.length < ProblemList.worded) this.#texts.push(text);
+    else this.#more += 1;
+  }
+
+  *findings(): Generator<Finding> {
+    for (const text of this.#texts) yield problem(this.#path, text);
+    if (this.#more > 0) yield problem(this.#path, `${this.#more} more problems in this file`);
+  }
+}
+
+/** Findings whose file is the one that the squashed view shows: neither replaced nor removed by a higher layer. */
+export function visibleFindings(findings: readonly LayerFinding[], image: AskedPaths): LayerFinding[] {
+  return findings.filter((finding) => image.layerOf(finding.path) === finding.layer);
+}
+
+/** Problems of visible files as notes of the image. */
+export function problemNotes(visible: readonly LayerFinding[]): NonNullable<ImageFindings["notes"]> {
+  return visible
+    .filter((finding) => finding.kind === "problem")
+    .map((finding) => ({
+      code: "cataloger-problem",
+      path: finding.path,
+      text: (finding.value as { readonly text: string }).text,
+    }));
+}
+
+/** Packages that one cataloger takes from one layer; beyond it the rest is left out with a problem. */
+export const packagesMax = 200_000;
+
+const OWNED_CHARACTERS_MAX = 64 * 1024 * 1024;
+
+/**
+ * Owned files of one finding. Databases name a directory once and its files by their last name only, so a small hostile one could stand for
+ * terabytes of paths: the characters of all paths are bounded.
+ */
+export class OwnedFiles {
+  readonly list: OwnedFile[] = [];
+  #left = OWNED_CHARACTERS_MAX;
+
+  /** False if there is no room. */
+  add(file: OwnedFile): boolean {
+    this.#left -= file.path.length + 32;
+    if (this.#left < 0) return false;
+    this.list.push(file);
+    return true;
+  }
+}

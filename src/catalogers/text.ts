@@ -1,0 +1,112 @@
+import { isUtf8 } from "node:buffer";
+
+/**
+ * Bytes as text that can be turned back into the same bytes: UTF-8, and each byte that is not part of it as a lone surrogate U+DC80–U+DCFF,
+ * the form that image paths have. Needed wherever a path is read from a package database.
+ */
+export function decodePathText(bytes: Buffer): string {
+  if (isUtf8(bytes)) return bytes.toString("utf8");
+  // Cut into pieces that are wholly valid UTF-8 and single bytes that are not.
+  const parts: string[] = [];
+  let start = 0;
+  let at = 0;
+  while (at < bytes.length) {
+    const length = sequenceLength(bytes, at);
+    if (length > 0) {
+      at += length;
+      continue;
+    }
+    if (at > start) parts.push(bytes.toString("utf8", start, at));
+    parts.push(String.fromCharCode(0xdc00 + (bytes[at] ?? 0)));
+    at += 1;
+    start = at;
+  }
+  parts.push(bytes.toString("utf8", start, at));
+  return parts.join("");
+}
+
+/** Length of the well-formed UTF-8 sequence at `at`, 0 if there is none. @see Unicode 15, table 3-7 */
+function sequenceLength(bytes: Buffer, at: number): number {
+  const lead = bytes[at] ?? 0;
+  if (lead < 0x80) return 1;
+  if (lead < 0xc2 || lead > 0xf4) return 0;
+  const second = bytes[at + 1] ?? 0;
+  const low = lead === 0xe0 ? 0xa0 : lead === 0xf0 ? 0x90 : 0x80;
+  const high = lead === 0xed ? 0x9f : lead === 0xf4 ? 0x8f : 0xbf;
+  if (second < low || second > high) return 0;
+  const length = lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+  for (let next = at + 2; next < at + length; next += 1) {
+    if (((bytes[next] ?? 0) & 0xc0) !== 0x80) return 0;
+  }
+  return length;
+}
+
+/** Lines without their line ends (LF or CRLF); the text after the last LF counts if it is not empty. One pass, whatever the line lengths. */
+export function* linesOf(text: string): Generator<string> {
+  let start = 0;
+  while (start < text.length) {
+    let end = text.indexOf("\n", start);
+    if (end < 0) end = text.length;
+    yield text.charCodeAt(end - 1) === 13 && end > start ? text.slice(start, end - 1) : text.slice(start, end);
+    start = end + 1;
+  }
+}
+
+const FIELD_CHARACTERS_MAX = 4096;
+const NAME_CHARACTERS_MAX = 512;
+
+/**
+ * A field for people to read: well-formed Unicode, trimmed, cut at 4,096 characters, control characters (which a terminal or a database would
+ * stumble over) replaced; `undefined` if nothing is left.
+ */
+export function fieldText(value: string | undefined): string | undefined {
+  if (value === undefined) return undefined;
+  const text = replaceControls(value.slice(0, FIELD_CHARACTERS_MAX)).toWellFormed().trim();
+  return text === "" ? undefined : text;
+}
+
+/** A name, version or architecture: one short line of printable text, or `undefined`: such a record cannot be told from others. */
+export function nameText(value: string | undefined): string | undefined {
+  if (value === undefined) return undefined;
+  const text = value.trim();
+  if (text === "" || text.length > NAME_CHARACTERS_MAX || !text.isWellFormed()) return undefined;
+  return replaceControls(text) === text && !text.includes("\n") && !text.includes("\t") ? text : undefined;
+}
+
+function replaceControls(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for
+  return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f]/g, "\ufffd");
+}
+
+/** A decimal number of at most 15 digits, so exact; `undefined` for anything else. */
+export function wholeNumber(text: string | undefined): number | undefined {
+  return text !== undefined && /^[0-9]{1,15}$/.test(text) ? Number(text) : undefined;
+}
+
+const PATH_CHARACTERS_MAX = 4096;
+
+/**
+ * A path from a package database as an image path: no leading `/` or `./`, no empty, `.` or `..` segments; `undefined` for the root itself and
+ * for what no file can be called (longer than Linux allows, NUL, leaving the root).
+ */
+export function imagePath(path: string): string | undefined {
+  if (path.length > PATH_CHARACTERS_MAX || path.includes("\0")) return undefined;
+  if (!needsNormalizing(path)) return path;
+  const segments: string[] = [];
+  for (const segment of path.split("/")) {
+    if (segment === "" || segment === ".") continue;
+    if (segment !== "..") segments.push(segment);
+    else if (segments.pop() === undefined) return undefined;
+  }
+  return segments.length === 0 ? undefined : segments.join("/");
+}
+
+function needsNormalizing(path: string): boolean {
+  return (
+    path === "" ||
+    path.startsWith("/") ||
+    path.endsWith("/") ||
+    path.includes("//") ||
+    /(?:^|\/)\.\.?(?:\/|$)/.test(path)
+  );
+}
