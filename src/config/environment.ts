@@ -12,6 +12,10 @@ export interface Environment {
   /** `STOWAGE_LOG_LEVEL`; default `warn`. */
   readonly logLevel: string;
   readonly temporaryDirectory: string;
+  /** `NO_COLOR` and `FORCE_COLOR`; `undefined` when each output stream decides for itself. @see https://no-color.org */
+  readonly color: boolean | undefined;
+  /** `TERM` names a terminal that can't move its cursor. */
+  readonly isTerminalDumb: boolean;
   /** Variables that decide where registry credentials are looked for. */
   readonly credentials: {
     readonly home: string;
@@ -32,6 +36,8 @@ export function readEnvironment(env: NodeJS.ProcessEnv = process.env, platform =
     limits: (env.STOWAGE_LIMITS ?? "").split(",").filter((part) => part.trim() !== ""),
     logLevel: env.STOWAGE_LOG_LEVEL || "warn",
     temporaryDirectory: env.TMPDIR || "/tmp",
+    color: env.NO_COLOR ? false : env.FORCE_COLOR ? !["0", "false"].includes(env.FORCE_COLOR) : undefined,
+    isTerminalDumb: env.TERM === "dumb",
     credentials: {
       home,
       dockerConfigDirectory: env.DOCKER_CONFIG || undefined,

@@ -30,9 +30,10 @@ export class Secret {
 
 /** `text` with every secret that was ever revealed replaced by asterisks, and passwords in URLs as well. */
 export function maskSecrets(text: string): string {
-  let masked = text.replace(/([a-z][a-z0-9+.-]*:\/\/[^\s:/@]*:)[^\s/@]+@/gi, `$1${MASK}@`);
+  // Begins at the literal "://": with the scheme before it, a long path would cost time that grows with the square of its length.
+  let masked = text.replace(/(:\/\/[^\s:/@]*:)[^\s/@]+@/g, `$1${MASK}@`);
   for (const value of revealed) {
-    for (const form of new Set([value, encodeURIComponent(value)])) {
+    for (const form of new Set([value, encodeURIComponent(value), JSON.stringify(value).slice(1, -1)])) {
       if (masked.includes(form)) masked = masked.replaceAll(form, MASK);
     }
   }

@@ -10,9 +10,14 @@ export interface Call {
   readonly log: Logger;
 }
 
-/** A logger that writes JSON lines to standard error, secrets masked. */
-export function createLogger(level: string): Logger {
-  return pino({ level, base: {} }, { write: (line: string) => process.stderr.write(maskSecrets(line)) });
+/** A logger of JSON lines, secrets masked; to standard error unless `write` takes them elsewhere (above a progress display, for example). */
+export function createLogger(
+  level: string,
+  write: (line: string) => void = (line) => {
+    process.stderr.write(line);
+  },
+): Logger {
+  return pino({ level, base: {} }, { write: (line: string) => write(maskSecrets(line)) });
 }
 
 /** A call that logs nothing and is never aborted; `signal` and `log` may be given. */

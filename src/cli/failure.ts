@@ -1,0 +1,22 @@
+import { maskSecrets } from "../config/index.ts";
+import type { StowageError } from "../errors/index.ts";
+import { printable, printableJson } from "./printable.ts";
+
+/** An error as a person reads it on standard error: message, hint, code. Secrets masked, safe for a terminal. */
+export function describeFailure(error: StowageError, paint: (text: string) => string): string {
+  const { code, message, hint } = error.serialize();
+  const lines = [`${paint("error:")} ${oneLine(message)}`];
+  if (hint !== undefined) lines.push(`  hint: ${oneLine(hint)}`);
+  lines.push(`  code: ${code}`);
+  return maskSecrets(`${lines.join("\n")}\n`);
+}
+
+/** The same as one line of JSON, for `-o json`. */
+export function failureDocument(error: StowageError): string {
+  return maskSecrets(`${printableJson(JSON.stringify({ error: error.serialize() }))}\n`);
+}
+
+/** Our own backslashes are none that an image chose, but they are rare enough to be doubled as well. */
+function oneLine(text: string): string {
+  return printable(text.replaceAll(/\s*\n\s*/g, " "));
+}

@@ -1,0 +1,110 @@
+import { createLogUpdate } from "log-update";
+import type { Colors } from "picocolors/types.js";
+import { formatBytes, formatDuration, plural } from "../format.ts";
+import type { OutputStream } from "../output.ts";
+import { printable } from "../printable.ts";
+import { type ProgressDisplay, type RunningTask, TaskList, type Ticker, timeLeft } from "./tasks.ts";
+
+const FRAME_MS = 100;
+const BAR_WIDTH = 20;
+
+/**
+ * Progress on a terminal: a line for each running task and one for all of them, drawn over again ten times a second; ended tasks stay above.
+ * `stream` is the terminal, with secrets masked by whoever made it.
+ */
+export function createTerminalProgress(stream: OutputStream, colors: Colors, ticker: Ticker): ProgressDisplay {
+  const draw = createLogUpdate(stream);
+  let isDrawn = false;
+  const above = (text: string) => {
+    draw.persist(text);
+    isDrawn = false;
+    frame();
+  };
+  const tasks = new TaskList(ticker, {
+    ended: (task, outcome) => above(`${colors.green("✓")} ${printable(task.label)}  ${colors.dim(printable(outcome))}`),
+    told: (text) => above(`${colors.yellow("!")} ${printable(text)}`),
+  });
+  const frame = () => {
+    if (tasks.running.size === 0) {
+      if (isDrawn) draw.clear();
+      isDrawn = false;
+      return;
+    }
+    // One column and one row are left free: a terminal that wraps or scrolls at the last one would spoil the next frame.
+    draw(frameLines(tasks, (stream.columns ?? 80) - 1, (stream.rows ?? 24) - 1, colors).join("\n"));
+    isDrawn = true;
+  };
+  const stop = ticker.every(FRAME_MS, () => {
+    tasks.sample();
+    frame();
+  });
+  return {
+    begin: (label, total) => tasks.begin(label, total),
+    tell: (text) => tasks.tell(text),
+    print(text) {
+      if (isDrawn) draw.clear();
+      isDrawn = false;
+      stream.write(text);
+      frame();
+    },
+    [Symbol.dispose]() {
+      stop();
+      if (isDrawn) draw.clear();
+      draw.done();
+    },
+  };
+}
+
+function frameLines(tasks: TaskList, columns: number, rows: number, colors: Colors): readonly string[] {
+  const active = [...tasks.running].filter((task) => task.done > 0);
+  const taskRows = Math.max(0, rows - 1);
+  const shown = active.length > taskRows ? active.slice(0, Math.max(0, taskRows - 1)) : active;
+  const labelWidth = Math.max(0, ...shown.map((task) => printable(task.label).length));
+  const lines = shown.map((task) => progressLine(printable(task.label), labelWidth, task, columns, colors));
+  if (shown.length < active.length && taskRows > 0) lines.push(`… and ${active.length - shown.length} more`);
+  const total = {
+    label: "",
+    done: tasks.bytesDone,
+    total: tasks.bytesTotal,
+    startedAt: undefined,
+    rate: tasks.rate,
+  };
+  const label = `${tasks.tasksEnded} of ${plural(tasks.tasksBegun, "layer")} done`;
+  lines.push(progressLine(label, labelWidth, total, columns, colors));
+  return lines.slice(-Math.max(1, rows));
+}
+
+/** A label, and as much of the rest as fits: percentage first, then bytes, time left, rate, and the bar. */
+function progressLine(label: string, labelWidth: number, task: RunningTask, columns: number, colors: Colors): string {
+  const share = task.total ? Math.min(1, task.done / task.total) : undefined;
+  const rate = task.rate.bytesPerSecond;
+  const left = timeLeft(task.done, task.total, task.rate);
+  const bytes = formatBytes(task.done).padStart(7);
+  // In the order of the line; `rank` says what goes last when room is short.
+  const parts: readonly { readonly rank: number; readonly text: string; readonly paint?: (text: string) => string }[] = [
+    { rank: 4, text: share === undefined ? "" : bar(share), paint: colors.cyan },
+    { rank: 0, text: share === undefined ? "" : `${Math.floor(share * 100)}%`.padStart(4) },
+    { rank: 1, text: task.total === undefined ? bytes : `${bytes} of ${formatBytes(task.total).padStart(7)}` },
+    { rank: 3, text: rate === undefined ? "" : `${formatBytes(rate)}/s`.padStart(9), paint: colors.dim },
+    { rank: 2, text: left === undefined ? "" : `${formatDuration(left)} left`, paint: colors.dim },
+  ].filter(({ text }) => text !== "");
+  let room = columns - Math.max(labelWidth, [...label].length);
+  const kept = new Set<object>();
+  for (const part of [...parts].sort((one, other) => one.rank - other.rank)) {
+    if (part.text.length + 2 > room) break;
+    room -= part.text.length + 2;
+    kept.add(part);
+  }
+  const rest = parts.filter((part) => kept.has(part)).map(({ text, paint }) => (paint ? paint(text) : text));
+  return [shorten(label, columns).padEnd(rest.length > 0 ? labelWidth : 0), ...rest].join("  ");
+}
+
+function bar(share: number): string {
+  const full = Math.round(share * BAR_WIDTH);
+  return "█".repeat(full) + "░".repeat(BAR_WIDTH - full);
+}
+
+function shorten(text: string, columns: number): string {
+  const characters = [...text];
+  return characters.length <= columns ? text : `${characters.slice(0, Math.max(0, columns - 1)).join("")}…`;
+}
