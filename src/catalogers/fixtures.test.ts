@@ -119,4 +119,51 @@ describe.skipIf(root === undefined && !areFixturesRequired())("catalogers on rea
     expect(by(found, key)).toEqual(by(told, key));
     expect(dpkg.packages.every((one) => one.purl.startsWith("pkg:deb/debian/"))).toBe(true);
   });
+
+  it.each(["rpm-sqlite", "rpm-mariner"])("%s: packages and owned files are what rpm says", async (name) => {
+    const { of, truth } = await run(name);
+    const rpm = of("rpm");
+    expect(rpm.notes).toEqual([]);
+    const algorithms: Readonly<Record<string, string>> = { md5: "1", sha256: "8" };
+    const found = rpm.packages.map((one) => ({
+      name: one.name,
+      epoch: one.epoch ?? 0,
+      version: one.upstreamVersion,
+      release: one.release,
+      architecture: one.architecture,
+      source: one.source && `${one.source.name}-${one.source.version}.src.rpm`,
+      license: one.licenses.join(),
+      size: one.sizeBytes,
+      vendor: one.origin,
+      ownedFiles: rpm.owned(one).map((file) => ({
+        path: `/${file.path}`,
+        size: file.sizeBytes,
+        digest: file.digest?.split(":")[1] ?? null,
+        algorithm: file.digest === undefined ? undefined : algorithms[file.digest.split(":")[0] ?? ""],
+        mode: file.mode?.toString(8),
+        user: file.user,
+        group: file.group,
+        isConfiguration: file.isConfiguration === true,
+      })),
+    }));
+    type File = Record<"path" | "digest" | "mode" | "user" | "group" | "flags", string> & { size: number };
+    const told = (truth.packages.rpm ?? []).map((one) => ({
+      name: one.name,
+      epoch: one.epoch ?? 0,
+      version: one.version,
+      release: one.release,
+      architecture: one.architecture,
+      source: one.sourceRpm,
+      license: one.license,
+      size: one.size,
+      vendor: one.vendor,
+      ownedFiles: by(one.ownedFiles as File[], (file) => file.path).map(({ flags, ...file }) => ({
+        ...file,
+        algorithm: file.digest === null ? undefined : (one.fileDigestAlgo ?? "1"),
+        isConfiguration: flags.includes("c"),
+      })),
+    }));
+    const key = (one: object) => JSON.stringify(Object.values(one).slice(0, 5));
+    expect(by(found, key)).toEqual(by(told, key));
+  });
 });

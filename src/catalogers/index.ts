@@ -6,6 +6,7 @@ import type { Cataloger } from "../layer/index.ts";
 import { apkCataloger } from "./apk/apk-cataloger.ts";
 import { distributionCataloger } from "./distribution/distribution-cataloger.ts";
 import { dpkgCataloger } from "./dpkg/dpkg-cataloger.ts";
+import { rpmCataloger } from "./rpm/rpm-cataloger.ts";
 
 /** All catalogers in the order in which they reconcile: the distribution first, for the others' package URLs. */
-export const catalogers: readonly Cataloger[] = [distributionCataloger, apkCataloger, dpkgCataloger];
+export const catalogers: readonly Cataloger[] = [distributionCataloger, apkCataloger, dpkgCataloger, rpmCataloger];

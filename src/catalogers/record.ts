@@ -53,11 +53,13 @@ export function problemNotes(visible: readonly LayerFinding[]): NonNullable<Imag
 /** Packages that one cataloger takes from one layer; beyond it the rest is left out with a problem. */
 export const packagesMax = 200_000;
 
-const OWNED_CHARACTERS_MAX = 64 * 1024 * 1024;
+const OWNED_CHARACTERS_MAX = 32 * 1024 * 1024;
+/** What an entry costs besides its path. */
+const OWNED_ENTRY_CHARACTERS = 64;
 
 /**
  * Owned files of one finding. Databases name a directory once and its files by their last name only, so a small hostile one could stand for
- * terabytes of paths: the characters of all paths are bounded.
+ * terabytes of paths: what all entries cost together is bounded (about 250,000 files).
  */
 export class OwnedFiles {
   readonly list: OwnedFile[] = [];
@@ -65,7 +67,7 @@ export class OwnedFiles {
 
   /** False if there is no room. */
   add(file: OwnedFile): boolean {
-    this.#left -= file.path.length + 32;
+    this.#left -= file.path.length + OWNED_ENTRY_CHARACTERS;
     if (this.#left < 0) return false;
     this.list.push(file);
     return true;
