@@ -1,0 +1,267 @@
+import { Readable } from "node:stream";
+import { catalogers } from "../catalogers/index.ts";
+import type { Limits } from "../config/index.ts";
+import type { Database, Transaction } from "../db/index.ts";
+import { isCode, StowageError } from "../errors/index.ts";
+import {
+  type AnalysisDocument,
+  analysisRef,
+  encodeAnalysisDocument,
+  type ImageLayerRecord,
+  type ImageRecord,
+  Images,
+  indexRef,
+  manifestRef,
+  storedLayer,
+  type TagName,
+  writeImage,
+  writeTag,
+} from "../images/index.ts";
+import type { ObjectStore, StagedObject } from "../objects/index.ts";
+import type { ImageSource, Platform, ResolvedImage } from "../oci/index.ts";
+import { formatPlatform } from "../oci/index.ts";
+import { announce, type Call, type Progress } from "../runtime/index.ts";
+import { fingerprintOf } from "./fingerprint.ts";
+import { LayerPool } from "./layer-pool.ts";
+import { type KeyedLayer, Layers, type ProcessedLayer } from "./layers.ts";
+import { reconcileImage } from "./reconcile.ts";
+import type { AnalysisReport } from "./report.ts";
+import { useLayers } from "./rows.ts";
+
+/** A full tag and its parts. */
+export interface ImageName extends TagName {
+  readonly fullTag: string;
+}
+
+export interface AnalysisRequest {
+  readonly account: string;
+  readonly source: ImageSource;
+  readonly platform: Platform | undefined;
+  /** The name to keep the image under, given what the source suggests. */
+  readonly nameFor: (image: ResolvedImage) => ImageName | undefined;
+  readonly progress: Progress;
+}
+
+/** A layer document can go between its use and the image's publication, if nobody used it for long; then it is made again. */
+const attemptsMax = 3;
+
+/**
+ * Analyses images. What is durable when:
+ *
+ * | step | durable | a crash leaves |
+ * |---|---|---|
+ * | a layer is read | – | nothing: spills have no names |
+ * | its document is staged | a pending location with its bytes | garbage that the reaper finds |
+ * | and published | the layer's document, its verified pair | a document that the next run uses |
+ * | the image's documents are staged | pending locations | garbage that the reaper finds |
+ * | and published, with rows and tag, in one transaction | the whole image | the whole image |
+ */
+export class Analyzer implements AsyncDisposable {
+  readonly #database: Database;
+  readonly #store: ObjectStore;
+  readonly #limits: Limits;
+  readonly #pool: LayerPool;
+  readonly #fingerprint: string;
+
+  constructor(database: Database, store: ObjectStore, limits: Limits, temporaryDirectory: string) {
+    this.#database = database;
+    this.#store = store;
+    this.#limits = limits;
+    this.#pool = new LayerPool(limits, temporaryDirectory);
+    this.#fingerprint = fingerprintOf(catalogers, limits);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#pool[Symbol.asyncDispose]();
+  }
+
+  async analyze(request: AnalysisRequest, call: Call): Promise<AnalysisReport> {
+    const begun = performance.now();
+    const { account, source, progress } = request;
+    const image = await source.resolve(request.platform, call);
+    const name = request.nameFor(image);
+    const layers = new Layers(this.#database, this.#store, this.#pool, this.#fingerprint);
+    const keyed = image.layers.map((layer, position): KeyedLayer => ({ position, layer, key: layers.keyOf(layer) }));
+    for (let attempt = 1; ; attempt++) {
+      const processed = await layers.process(keyed, source.layers, account, progress, call);
+      const known = await this.#known(account, image, processed, call);
+      const document = known ?? (await this.#document(image, keyed, progress, call));
+      try {
+        const bytesStored = await this.#publish(account, image, keyed, document, known !== undefined, name, call);
+        return this.#report(image, name, document, processed, bytesStored, known !== undefined, begun);
+      } catch (error) {
+        if (!(error instanceof LayerGoneError) || attempt >= attemptsMax) throw error;
+      }
+    }
+  }
+
+  /** The stored analysis, if the image is there and nothing of it had to be read again. */
+  async #known(
+    account: string,
+    image: ResolvedImage,
+    processed: readonly ProcessedLayer[],
+    call: Call,
+  ): Promise<AnalysisDocument | undefined> {
+    if (processed.some(({ report }) => report.outcome === "analyzed")) return undefined;
+    const images = new Images(this.#database, this.#store);
+    try {
+      const record = await images.get(account, image.digest, undefined);
+      if (record.digest !== image.digest || record.fingerprint !== this.#fingerprint) return undefined;
+      return await images.document(record, call);
+    } catch (error) {
+      if (isCode(error, "IMAGE_NOT_FOUND", "IMAGE_AMBIGUOUS", "OBJECT_NOT_FOUND")) return undefined;
+      throw error;
+    }
+  }
+
+  async #document(
+    image: ResolvedImage,
+    layers: readonly KeyedLayer[],
+    progress: Progress,
+    call: Call,
+  ): Promise<AnalysisDocument> {
+    const task = progress.begin("merging layers", undefined);
+    const identity = {
+      digest: image.digest,
+      imageId: image.imageId,
+      fingerprint: this.#fingerprint,
+      layerKeys: layers.map(({ key }) => key ?? null),
+    };
+    const documents = layers.map(({ key }) => (key === undefined ? undefined : storedLayer(this.#store, key, call)));
+    const document = await reconcileImage(identity, documents, catalogers, this.#limits);
+    task.end(
+      `${document.facts.files.toLocaleString("en-US")} files, ${document.packages.length.toLocaleString("en-US")} packages`,
+    );
+    return document;
+  }
+
+  /** Stages the image's documents and makes all of it visible at once. Returns the bytes newly stored. */
+  async #publish(
+    account: string,
+    image: ResolvedImage,
+    layers: readonly KeyedLayer[],
+    document: AnalysisDocument,
+    isKnown: boolean,
+    name: ImageName | undefined,
+    call: Call,
+  ): Promise<number> {
+    const staged: StagedObject[] = [];
+    if (!isKnown) {
+      const { digest } = image;
+      staged.push(
+        await this.#store.stage(analysisRef(account, digest), bodyOf(encodeAnalysisDocument(document)), call),
+      );
+      staged.push(await this.#store.stage(manifestRef(account, digest), bodyOf(image.manifest), call));
+      if (image.index) staged.push(await this.#store.stage(indexRef(account, digest), bodyOf(image.index.bytes), call));
+      announce("analysis image staged", { digest });
+    }
+    await this.#database.transaction(async (tx) => {
+      await this.#publishRows(tx, account, image, layers, document, isKnown, name);
+      await this.#store.publish(tx, staged);
+    }, call);
+    announce("analysis image published", { digest: image.digest });
+    return staged.reduce((sum, { storedBytes }) => sum + storedBytes, 0);
+  }
+
+  async #publishRows(
+    tx: Transaction,
+    account: string,
+    image: ResolvedImage,
+    layers: readonly KeyedLayer[],
+    document: AnalysisDocument,
+    isKnown: boolean,
+    name: ImageName | undefined,
+  ): Promise<void> {
+    const keys = [...new Set(layers.flatMap(({ key }) => key ?? []))];
+    const alive = await useLayers(tx, keys);
+    if (keys.some((key) => !alive.has(key))) throw new LayerGoneError();
+    if (!isKnown) await writeImage(tx, imageRow(account, image, document), layers.map(layerRow));
+    if (name)
+      await writeTag(tx, account, image.digest, name.fullTag, {
+        registry: name.registry,
+        repository: name.repository,
+        tag: name.tag,
+      });
+  }
+
+  #report(
+    image: ResolvedImage,
+    name: ImageName | undefined,
+    { facts, packages, notes }: AnalysisDocument,
+    processed: readonly ProcessedLayer[],
+    imageBytesStored: number,
+    wasKnown: boolean,
+    begun: number,
+  ): AnalysisReport {
+    return {
+      digest: image.digest,
+      imageId: image.imageId,
+      fullTag: name?.fullTag,
+      platform: formatPlatform(image.config.platform),
+      distribution: facts.distribution,
+      layers: processed.map(({ report }) => report),
+      files: facts.files,
+      packages: countByType(packages),
+      bytesRead: processed.reduce((sum, { report }) => sum + report.bytesRead, 0),
+      bytesStored: processed.reduce((sum, { bytesStored }) => sum + bytesStored, imageBytesStored),
+      notes: notes.length + facts.notesLeftOut,
+      wasKnown,
+      durationMs: Math.round(performance.now() - begun),
+    };
+  }
+}
+
+/** A layer document has been forgotten since it was used. */
+class LayerGoneError extends StowageError<"OBJECT_NOT_FOUND"> {
+  constructor() {
+    super("OBJECT_NOT_FOUND", { bucket: "layer_data", key: "" });
+  }
+}
+
+function bodyOf(bytes: Buffer) {
+  return { open: async () => Readable.from([bytes]), sizeBytes: bytes.length };
+}
+
+function imageRow(
+  account: string,
+  image: ResolvedImage,
+  { facts, packages }: AnalysisDocument,
+): Omit<ImageRecord, "fullTags" | "analyzedAt"> {
+  const { os, architecture, variant } = image.config.platform;
+  return {
+    account,
+    digest: image.digest,
+    parentDigest: image.index?.digest ?? image.digest,
+    imageId: image.imageId,
+    mediaType: image.mediaType,
+    os,
+    architecture,
+    variant,
+    distro: facts.distribution?.id,
+    distroVersion: facts.distribution?.version,
+    files: facts.files,
+    fileBytes: facts.fileBytes,
+    blobBytes: image.layers.reduce((sum, { descriptor }) => sum + descriptor.size, 0),
+    packageCounts: countByType(packages),
+    fingerprint: facts.fingerprint,
+    layerCount: image.layers.length,
+  };
+}
+
+function layerRow({ position, layer, key }: KeyedLayer): ImageLayerRecord {
+  const { descriptor, diffId } = layer;
+  return {
+    position,
+    blobDigest: descriptor.digest,
+    blobBytes: descriptor.size,
+    mediaType: descriptor.mediaType,
+    diffId,
+    layerKey: key,
+  };
+}
+
+function countByType(packages: AnalysisDocument["packages"]): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const { type } of packages) counts[type] = (counts[type] ?? 0) + 1;
+  return counts;
+}

@@ -1,0 +1,138 @@
+import { availableParallelism } from "node:os";
+import type { Readable } from "node:stream";
+import { MessageChannel, type MessagePort } from "node:worker_threads";
+import { Piscina } from "piscina";
+import type { Limits } from "../config/index.ts";
+import { isCode, StowageError, toStowageError } from "../errors/index.ts";
+import { closeSpill, type ExpectedLayer, type LayerAnalysis, openSpill } from "../layer/index.ts";
+import { type Call, throwIfAborted } from "../runtime/index.ts";
+import type { FromWorker, LayerTask, LayerTaskResult, ToWorker } from "./layer-task.ts";
+
+/** An analysed layer; its document lies in `output`, an open spill that the taker closes. */
+export interface AnalyzedLayer extends LayerAnalysis, Disposable {
+  readonly output: number;
+}
+
+const workerUrl = new URL("./layer-worker.ts", import.meta.url);
+const chunkBytesMax = 256 * 1024;
+
+/** Worker threads that analyse layers, as many as there are cores. */
+export class LayerPool implements AsyncDisposable {
+  readonly concurrency = availableParallelism();
+  readonly #limits: Limits;
+  readonly #temporaryDirectory: string;
+  #pool: Piscina | undefined;
+
+  constructor(limits: Limits, temporaryDirectory: string) {
+    this.#limits = limits;
+    this.#temporaryDirectory = temporaryDirectory;
+  }
+
+  /**
+   * Analyses a layer. `open` gives the blob from its start, and may be called twice; `onBytes` is told what was read.
+   * @throws StowageError whatever is wrong with the layer, or what `open` and its stream throw
+   */
+  async analyze(
+    expected: ExpectedLayer,
+    fingerprint: string,
+    open: () => Promise<Readable>,
+    onBytes: (bytes: number) => void,
+    call: Call,
+  ): Promise<AnalyzedLayer> {
+    throwIfAborted(call);
+    const output = openSpill(this.#temporaryDirectory);
+    const scratch = openSpill(this.#temporaryDirectory);
+    const { port1, port2 } = new MessageChannel();
+    const feed = feedBlob(port1, open, onBytes);
+    try {
+      const task: LayerTask = { expected, fingerprint, limits: this.#limits, scratch, output, port: port2 };
+      const result = (await this.#workers().run(task, {
+        transferList: [port2],
+        signal: call.signal,
+      })) as LayerTaskResult;
+      if ("error" in result) throw feed.failure ?? StowageError.deserialize(result.error);
+      return { ...result.analysis, output, [Symbol.dispose]: () => closeSpill(output) };
+    } catch (error) {
+      closeSpill(output);
+      throwIfAborted(call);
+      throw isCode(error, "INTERNAL_FAILURE") ? error : toStowageError(error);
+    } finally {
+      feed.stop();
+      closeSpill(scratch);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#pool?.destroy();
+  }
+
+  #workers(): Piscina {
+    this.#pool ??= new Piscina({
+      filename: workerUrl.href,
+      minThreads: 1,
+      maxThreads: this.concurrency,
+      idleTimeout: 1000,
+      trackUnmanagedFds: false,
+      resourceLimits: { maxOldGenerationSizeMb: 512, maxYoungGenerationSizeMb: 16 },
+    });
+    return this.#pool;
+  }
+}
+
+interface Feed {
+  /** What opening or reading the blob threw, as it was thrown. */
+  readonly failure: unknown;
+  stop(): void;
+}
+
+/** Answers a worker's wishes for the blob's bytes. */
+function feedBlob(port: MessagePort, open: () => Promise<Readable>, onBytes: (bytes: number) => void): Feed {
+  let stream: Readable | undefined;
+  let chunks: AsyncIterator<Buffer> | undefined;
+  let rest: Buffer = Buffer.alloc(0);
+  let failure: unknown;
+  let turn: Promise<void> = Promise.resolve();
+
+  const send = (message: ToWorker, transfer: ArrayBuffer[] = []) => port.postMessage(message, transfer);
+  const next = async (): Promise<void> => {
+    if (rest.length === 0) {
+      const { value, done } = (await chunks?.next()) ?? { value: undefined, done: true };
+      if (done) {
+        send({ end: true });
+        return;
+      }
+      rest = value;
+      onBytes(rest.length);
+    }
+    const piece = rest.subarray(0, chunkBytesMax);
+    rest = rest.subarray(piece.length);
+    const chunk = new Uint8Array(piece).buffer;
+    send({ chunk }, [chunk]);
+  };
+  const answer = async (wish: FromWorker): Promise<void> => {
+    if (wish === "close") stream?.destroy();
+    else if (wish === "open") {
+      stream?.destroy();
+      rest = Buffer.alloc(0);
+      stream = await open();
+      chunks = stream[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
+    } else if (!stream?.destroyed || rest.length > 0 || stream.readableEnded) await next();
+  };
+  port.on("message", (wish: FromWorker) => {
+    turn = turn
+      .then(() => answer(wish))
+      .catch((error: unknown) => {
+        failure ??= error;
+        send({ error: toStowageError(error).serialize() });
+      });
+  });
+  return {
+    get failure() {
+      return failure;
+    },
+    stop() {
+      port.close();
+      stream?.destroy();
+    },
+  };
+}

@@ -1,0 +1,197 @@
+import type { Database } from "../db/index.ts";
+import { StowageError } from "../errors/index.ts";
+import { layerRef } from "../images/index.ts";
+import { type ExpectedLayer, readSpill } from "../layer/index.ts";
+import type { ObjectStore } from "../objects/index.ts";
+import type { ImageLayer, LayerSource } from "../oci/index.ts";
+import { announce, type Call, type Progress } from "../runtime/index.ts";
+import type { LayerPool } from "./layer-pool.ts";
+import type { LayerReport } from "./report.ts";
+import { findLayer, recordAccess, recordLayer, useLayers } from "./rows.ts";
+
+/** A layer of the image at hand with its document's key. */
+export interface KeyedLayer {
+  readonly position: number;
+  readonly layer: ImageLayer;
+  /** Undefined for a layer that is not fetched. */
+  readonly key: string | undefined;
+}
+
+/** A processed layer: its report, and what it cost to keep. */
+export interface ProcessedLayer {
+  readonly report: LayerReport;
+  readonly bytesStored: number;
+}
+
+/** How long to wait for another process that analyses the same layer before saying so again. */
+const lockPatienceMs = 10_000;
+
+/** Sees to it that layers have documents: a stored one where it may serve, else the layer is read now. */
+export class Layers {
+  readonly #database: Database;
+  readonly #store: ObjectStore;
+  readonly #pool: LayerPool;
+  readonly #fingerprint: string;
+
+  constructor(database: Database, store: ObjectStore, pool: LayerPool, fingerprint: string) {
+    this.#database = database;
+    this.#store = store;
+    this.#pool = pool;
+    this.#fingerprint = fingerprint;
+  }
+
+  /** The key of a layer's document: what the layer is, and what analyses it. */
+  keyOf(layer: ImageLayer): string | undefined {
+    return layer.isForeign ? undefined : `${layer.diffId}/${this.#fingerprint}`;
+  }
+
+  /** All layers, as many at once as there are threads, largest first; the reports come in the image's order. */
+  async process(
+    layers: readonly KeyedLayer[],
+    source: LayerSource,
+    account: string,
+    progress: Progress,
+    call: Call,
+  ): Promise<readonly ProcessedLayer[]> {
+    const results: ProcessedLayer[] = [];
+    const stop = new AbortController();
+    const inner: Call = { ...call, signal: AbortSignal.any([call.signal, stop.signal]) };
+    // Twice the same layer in one image is read once: the second waits for the first and finds its document.
+    const queue = layers.toSorted(
+      (a, b) => b.layer.descriptor.size - a.layer.descriptor.size || a.position - b.position,
+    );
+    const work = async (): Promise<void> => {
+      for (let next = queue.shift(); next && !stop.signal.aborted; next = queue.shift()) {
+        try {
+          results[next.position] = await this.#one(next, source, account, progress, inner);
+        } catch (error) {
+          stop.abort(error);
+          throw error;
+        }
+      }
+    };
+    const outcomes = await Promise.allSettled(Array.from({ length: this.#pool.concurrency }, work));
+    call.signal.throwIfAborted();
+    if (stop.signal.aborted) throw stop.signal.reason;
+    for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
+    return results;
+  }
+
+  async #one(
+    { layer, key }: KeyedLayer,
+    source: LayerSource,
+    account: string,
+    progress: Progress,
+    call: Call,
+  ): Promise<ProcessedLayer> {
+    const begun = performance.now();
+    const report = (
+      outcome: LayerReport["outcome"],
+      entries: number | undefined,
+      bytesRead: number,
+      bytesStored: number,
+    ) => ({
+      report: {
+        blobDigest: layer.descriptor.digest,
+        diffId: layer.diffId,
+        mediaType: layer.descriptor.mediaType,
+        blobBytes: layer.descriptor.size,
+        outcome,
+        entries,
+        bytesRead,
+        durationMs: Math.round(performance.now() - begun),
+      },
+      bytesStored,
+    });
+    if (key === undefined) {
+      progress.begin(label(layer), undefined).end("not fetched: a foreign layer");
+      return report("notFetched", undefined, 0, 0);
+    }
+    const known = await this.#reuse(layer, key, source, account, call);
+    if (known) {
+      progress.begin(label(layer), undefined).end("known already");
+      return report("reused", undefined, 0, 0);
+    }
+    await using _lock = await this.#lock(key, progress, call);
+    if (await this.#reuse(layer, key, source, account, call)) {
+      progress.begin(label(layer), undefined).end("known already");
+      return report("reused", undefined, 0, 0);
+    }
+    const task = progress.begin(label(layer), layer.descriptor.size);
+    let bytesRead = 0;
+    const onBytes = (bytes: number) => {
+      bytesRead += bytes;
+      task.advance(bytes);
+    };
+    const { entries, bytesStored } = await this.#read(layer, key, source, account, onBytes, call);
+    task.end(`${entries.toLocaleString("en-US")} entries`);
+    return report("analyzed", entries, bytesRead, bytesStored);
+  }
+
+  /**
+   * Whether a stored document may serve. A diffID in a configuration is its author's claim: only a pair of blob and diffID that stowage has read
+   * itself counts, and only for an account that may read the blob.
+   */
+  async #reuse(layer: ImageLayer, key: string, source: LayerSource, account: string, call: Call): Promise<boolean> {
+    const known = await findLayer(this.#database, account, key, layer.descriptor.digest, layer.diffId);
+    if (!known.isVerified || !known.hasDocument) return false;
+    if (!known.isAccessible && !(await source.has(layer.descriptor, call))) return false;
+    return this.#database.transaction(async (tx) => {
+      if (!known.isAccessible) await recordAccess(tx, account, layer.descriptor.digest);
+      return (await useLayers(tx, [key])).has(key);
+    }, call);
+  }
+
+  async #lock(key: string, progress: Progress, call: Call) {
+    for (;;) {
+      const lock = await this.#database.lock(`layer ${key}`, "exclusive", lockPatienceMs, call);
+      if (lock) return lock;
+      progress.tell("another stowage is analysing a layer of this image; waiting for it");
+    }
+  }
+
+  async #read(
+    layer: ImageLayer,
+    key: string,
+    source: LayerSource,
+    account: string,
+    onBytes: (bytes: number) => void,
+    call: Call,
+  ): Promise<{ entries: number; bytesStored: number }> {
+    const { descriptor, diffId, compression } = layer;
+    const expected: ExpectedLayer = { blobDigest: descriptor.digest, blobBytes: descriptor.size, diffId, compression };
+    using analyzed = await this.#pool.analyze(
+      expected,
+      this.#fingerprint,
+      () => source.open(descriptor, call),
+      onBytes,
+      call,
+    );
+    announce("analysis layer read", { layerKey: key });
+    const body = {
+      open: async () => readSpill(analyzed.output, analyzed.documentBytes),
+      sizeBytes: analyzed.documentBytes,
+    };
+    const staged = await this.#store.stage(layerRef(key), body, call);
+    await this.#database.transaction(async (tx) => {
+      await this.#store.publish(tx, [staged]);
+      await recordLayer(tx, {
+        layerKey: key,
+        fingerprint: this.#fingerprint,
+        blobDigest: descriptor.digest,
+        diffId,
+        blobBytes: descriptor.size,
+        layerBytes: analyzed.facts.layerBytes,
+      });
+      await recordAccess(tx, account, descriptor.digest);
+    }, call);
+    announce("analysis layer published", { layerKey: key });
+    if (analyzed.facts.diffId !== diffId)
+      throw new StowageError("INTERNAL_FAILURE", { reason: "a document of another layer" });
+    return { entries: analyzed.facts.tarEntries, bytesStored: staged.storedBytes };
+  }
+}
+
+function label(layer: ImageLayer): string {
+  return `layer ${layer.descriptor.digest.slice(0, 19)}`;
+}

@@ -1,0 +1,152 @@
+import type { Readable } from "node:stream";
+import type { Database, Transaction } from "../db/index.ts";
+import { StowageError } from "../errors/index.ts";
+import {
+  type LayerDocument,
+  type MergedEntry,
+  mergeLayers,
+  NoteList,
+  type OwnedFile,
+  type Package,
+  parseLines,
+  readLayerSummary,
+  readOwnedFiles,
+} from "../layer/index.ts";
+import type { ObjectRef, ObjectStore } from "../objects/index.ts";
+import type { Call } from "../runtime/index.ts";
+import { type AnalysisDocument, readAnalysisDocument } from "./document.ts";
+import { findByDigest, findByTag, type ImageLayerRecord, type ImageRecord, layersOf, removeImage } from "./rows.ts";
+
+/** Objects that belong to no account: layer documents. */
+export const systemAccount = "anchore-system";
+
+/** Where an image's documents lie. The buckets' names are those that users know. */
+export const analysisRef = (account: string, digest: string): ObjectRef => ({
+  account,
+  bucket: "analysis_data",
+  key: digest,
+});
+export const manifestRef = (account: string, digest: string): ObjectRef => ({
+  account,
+  bucket: "manifest_data",
+  key: digest,
+});
+export const indexRef = (account: string, digest: string): ObjectRef => ({
+  account,
+  bucket: "parent_manifest_data",
+  key: digest,
+});
+export const layerRef = (layerKey: string): ObjectRef => ({
+  account: systemAccount,
+  bucket: "layer_data",
+  key: layerKey,
+});
+
+/** A layer document in the object store. */
+export function storedLayer(store: ObjectStore, layerKey: string, call: Call): LayerDocument {
+  return {
+    name: `layer document ${layerKey}`,
+    open: async () => (await store.get(layerRef(layerKey), call)).body as AsyncIterable<Buffer>,
+  };
+}
+
+/** Reads what is known of images. */
+export class Images {
+  readonly #database: Database;
+  readonly #store: ObjectStore;
+
+  constructor(database: Database, store: ObjectStore) {
+    this.#database = database;
+    this.#store = store;
+  }
+
+  /**
+   * The image that `text` names: its digest, the digest of an index or configuration (with or without `sha256:`), or a full tag.
+   * @throws StowageError `IMAGE_NOT_FOUND`, `IMAGE_AMBIGUOUS`
+   */
+  async get(account: string, text: string, fullTag: string | undefined): Promise<ImageRecord> {
+    const digest = /^[0-9a-f]{64}$/.test(text) ? `sha256:${text}` : text;
+    if (/^[a-z0-9]+:[0-9a-f]{32,}$/.test(digest)) {
+      const found = await findByDigest(this.#database.sql, account, digest);
+      const exact = found.find((image) => image.digest === digest) ?? (found.length === 1 ? found[0] : undefined);
+      if (exact) return exact;
+      if (found.length > 1) {
+        throw new StowageError("IMAGE_AMBIGUOUS", { image: text, candidates: found.map((image) => image.digest) });
+      }
+    } else if (fullTag !== undefined) {
+      const found = await findByTag(this.#database.sql, account, fullTag);
+      if (found) return found;
+    }
+    throw new StowageError("IMAGE_NOT_FOUND", { image: text }, { hint: "see what there is with: stowage image list" });
+  }
+
+  layersOf(image: ImageRecord): Promise<readonly ImageLayerRecord[]> {
+    return layersOf(this.#database.sql, image.account, image.digest);
+  }
+
+  async document(image: ImageRecord, call: Call): Promise<AnalysisDocument> {
+    const { body } = await this.#store.get(analysisRef(image.account, image.digest), call);
+    return readAnalysisDocument(body as Readable, `analysis of ${image.digest}`);
+  }
+
+  /** The squashed view in key order, from the layer documents. */
+  async *files(image: ImageRecord, call: Call): AsyncGenerator<MergedEntry> {
+    const documents = await this.#documents(image, call);
+    const layers = [];
+    for (const [position, document] of documents.entries()) {
+      const summary = document && (await readLayerSummary(document, position));
+      layers.push({ document, hasLowerLinks: (summary?.facts.lowerLinks ?? 0) > 0 });
+    }
+    for await (const batch of mergeLayers(layers, new NoteList({ notesMax: 0 }))) yield* batch;
+  }
+
+  /** File lists of packages. They are read once, when the first is asked for, and held in their stored form. */
+  async ownedFiles(
+    image: ImageRecord,
+    packages: readonly Package[],
+    call: Call,
+  ): Promise<(record: Package) => readonly OwnedFile[]> {
+    const wanted = new Map<number, Set<number>>();
+    for (const { owned } of packages) {
+      for (const { layer, ordinal } of owned) {
+        const ordinals = wanted.get(layer) ?? new Set();
+        wanted.set(layer, ordinals.add(ordinal));
+      }
+    }
+    const documents = await this.#documents(image, call);
+    const lists = new Map<string, Buffer>();
+    for (const [layer, ordinals] of wanted) {
+      const document = documents[layer];
+      if (!document) continue;
+      for await (const { ordinal, files } of readOwnedFiles(document, ordinals)) {
+        lists.set(`${layer}/${ordinal}`, Buffer.from(files.map((file) => `${JSON.stringify(file)}\n`).join("")));
+      }
+    }
+    return (record) => {
+      const byPath = new Map<string, OwnedFile>();
+      for (const { layer, ordinal } of record.owned) {
+        for (const file of parseLines<OwnedFile>(lists.get(`${layer}/${ordinal}`) ?? Buffer.alloc(0))) {
+          const known = byPath.get(file.path);
+          byPath.set(file.path, known ? { ...known, ...file } : file);
+        }
+      }
+      return [...byPath.values()];
+    };
+  }
+
+  /** Removes an image in the caller's transaction; its documents are retired, shared layer documents stay. */
+  async remove(tx: Transaction, image: ImageRecord): Promise<boolean> {
+    if (!(await removeImage(tx, image.account, image.digest))) return false;
+    await this.#store.retire(tx, analysisRef(image.account, image.digest));
+    await this.#store.retire(tx, manifestRef(image.account, image.digest));
+    await this.#store.retire(tx, indexRef(image.account, image.digest));
+    return true;
+  }
+
+  async #documents(image: ImageRecord, call: Call): Promise<readonly (LayerDocument | undefined)[]> {
+    const layers = await this.layersOf(image);
+    return layers.map(({ layerKey }) =>
+      layerKey === undefined ? undefined : storedLayer(this.#store, layerKey, call),
+    );
+  }
+}

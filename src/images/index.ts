@@ -1,0 +1,10 @@
+/** Images: their rows, tags and layers, the analysis document, and what is in an image, answered from documents alone. */
+export {
+  type AnalysisDocument,
+  type AnalysisFacts,
+  encodeAnalysisDocument,
+  type ImageNote,
+  readAnalysisDocument,
+} from "./document.ts";
+export { analysisRef, Images, indexRef, layerRef, manifestRef, storedLayer, systemAccount } from "./images.ts";
+export { type ImageLayerRecord, type ImageRecord, listImages, type TagName, writeImage, writeTag } from "./rows.ts";
