@@ -18,8 +18,8 @@ import {
   writeTag,
 } from "../images/index.ts";
 import type { ObjectStore, StagedObject } from "../objects/index.ts";
-import type { ImageSource, Platform, ResolvedImage } from "../oci/index.ts";
-import { formatPlatform } from "../oci/index.ts";
+import type { JsonValue } from "../layer/index.ts";
+import { formatPlatform, type ImageSource, type Platform, type ResolvedImage } from "../oci/index.ts";
 import { announce, type Call, type Progress } from "../runtime/index.ts";
 import { fingerprintOf } from "./fingerprint.ts";
 import { LayerPool } from "./layer-pool.ts";
@@ -126,6 +126,7 @@ export class Analyzer implements AsyncDisposable {
       imageId: image.imageId,
       fingerprint: this.#fingerprint,
       layerKeys: layers.map(({ key }) => key ?? null),
+      config: JSON.parse(image.config.raw.toString()) as JsonValue,
     };
     const documents = layers.map(({ key }) => (key === undefined ? undefined : storedLayer(this.#store, key, call)));
     const document = await reconcileImage(identity, documents, catalogers, this.#limits);

@@ -25,6 +25,7 @@ export interface ImageIdentity {
   readonly imageId: string;
   readonly fingerprint: string;
   readonly layerKeys: readonly (string | null)[];
+  readonly config: JsonValue;
 }
 
 const suidFilesMax = 10_000;

@@ -33,6 +33,8 @@ export interface AnalysisFacts {
   readonly suidFiles: readonly { readonly path: string; readonly mode: string }[];
   /** How many more there were. */
   readonly suidFilesLeftOut: number;
+  /** The image's configuration as its author wrote it. */
+  readonly config: JsonValue;
   /** What catalogers found besides packages, by kind. */
   readonly other: Readonly<Record<string, JsonValue>>;
   readonly notesLeftOut: number;

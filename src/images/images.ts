@@ -134,13 +134,16 @@ export class Images {
     };
   }
 
-  /** Removes an image in the caller's transaction; its documents are retired, shared layer documents stay. */
-  async remove(tx: Transaction, image: ImageRecord): Promise<boolean> {
-    if (!(await removeImage(tx, image.account, image.digest))) return false;
-    await this.#store.retire(tx, analysisRef(image.account, image.digest));
-    await this.#store.retire(tx, manifestRef(image.account, image.digest));
-    await this.#store.retire(tx, indexRef(image.account, image.digest));
-    return true;
+  /** Removes an image in the caller's transaction. Its documents are retired, shared layer documents stay. Returns the stored bytes given up. */
+  async remove(tx: Transaction, image: ImageRecord): Promise<number> {
+    const { account, digest } = image;
+    if (!(await removeImage(tx, account, digest))) return 0;
+    let bytes = 0;
+    for (const ref of [analysisRef(account, digest), manifestRef(account, digest), indexRef(account, digest)]) {
+      bytes += (await this.#store.find(ref, tx.call))?.storedBytes ?? 0;
+      await this.#store.retire(tx, ref);
+    }
+    return bytes;
   }
 
   async #documents(image: ImageRecord, call: Call): Promise<readonly (LayerDocument | undefined)[]> {

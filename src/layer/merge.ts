@@ -275,7 +275,9 @@ class CrossLayerLinks {
       for (const found of entries) {
         for (const { key, node } of wanted.get(found.key) ?? []) {
           this.#connect(index, key, node, found, nodes);
-          this.#notes.add(whitedOut.has(found.key) ? "link-target-whited-out" : "link-to-lower-layer", pathText(key));
+          if (found.node.type === "dir") this.#notes.add("link-target-directory", pathText(key));
+          else
+            this.#notes.add(whitedOut.has(found.key) ? "link-target-whited-out" : "link-to-lower-layer", pathText(key));
         }
         wanted.delete(found.key);
         if (found.key > last) break search;
@@ -288,10 +290,7 @@ class CrossLayerLinks {
 
   #connect(index: number, key: PathKey, link: LayerNode, found: MergedEntry, nodes: Map<PathKey, LayerNode>): void {
     const { node } = found;
-    if (node.type === "dir") {
-      this.#notes.add("link-target-directory", pathText(key));
-      return;
-    }
+    if (node.type === "dir") return;
     if (node.type === "symlink") {
       nodes.set(key, node);
       return;

@@ -1,0 +1,217 @@
+import { Analyzer, type ImageName, retireUnusedLayers } from "../analysis/index.ts";
+import { type Database, openDatabase } from "../db/index.ts";
+import { isCode } from "../errors/index.ts";
+import { type ImageRecord, Images, listImages } from "../images/index.ts";
+import { bytesToText, type MergedEntry, type Package, pathText } from "../layer/index.ts";
+import { type ObjectStore, openObjectStore } from "../objects/index.ts";
+import { createDatabaseDriver } from "../objects/drivers/db/index.ts";
+import { formatPlatform, openSource, parsePlatform, parseReference } from "../oci/index.ts";
+import type { Call } from "../runtime/index.ts";
+import type {
+  AnalyzeOptions,
+  Application,
+  ApplicationOptions,
+  DeletionReport,
+  FileRecord,
+  ImageContent,
+  ImageDetails,
+  ImageSummary,
+  PackageRecord,
+} from "./application.ts";
+import type { AnalysisReport } from "../analysis/index.ts";
+import type { PackageType } from "../layer/index.ts";
+
+/** Until accounts come, everything belongs to this one. */
+const account = "admin";
+
+/** How much a command cleans up at its end, so that nobody has to. */
+const maintenanceLimit = 100;
+
+/** Opens the database (starting the embedded one if need be), the object store and all that stands on them. */
+export async function openApplication(options: ApplicationOptions, call: Call): Promise<Application> {
+  const database = await openDatabase(options.database, call);
+  try {
+    const store = await openObjectStore({ database, driver: createDatabaseDriver(database) }, call);
+    return new OpenApplication(database, store, options);
+  } catch (error) {
+    await database[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+class OpenApplication implements Application {
+  readonly #database: Database;
+  readonly #store: ObjectStore;
+  readonly #images: Images;
+  readonly #options: ApplicationOptions;
+  #analyzer: Analyzer | undefined;
+
+  constructor(database: Database, store: ObjectStore, options: ApplicationOptions) {
+    this.#database = database;
+    this.#store = store;
+    this.#images = new Images(database, store);
+    this.#options = options;
+  }
+
+  async analyze(text: string, options: AnalyzeOptions, call: Call): Promise<AnalysisReport> {
+    const { limits, credentials, temporaryDirectory } = this.#options;
+    const { insecure, progress } = options;
+    const platform = options.platform === undefined ? undefined : parsePlatform(options.platform);
+    const name = options.name === undefined ? undefined : nameOf(options.name);
+    await using source = await openSource(text, { insecure, credentials, limits, temporaryDirectory, progress }, call);
+    this.#analyzer ??= new Analyzer(this.#database, this.#store, limits, temporaryDirectory);
+    const report = await this.#analyzer.analyze(
+      {
+        account,
+        source,
+        platform,
+        progress,
+        nameFor: (image) => name ?? (image.suggestedName === undefined ? undefined : nameOf(image.suggestedName)),
+      },
+      call,
+    );
+    await this.#maintain(call);
+    return report;
+  }
+
+  async *listImages(): AsyncGenerator<ImageSummary> {
+    for await (const image of listImages(this.#database.sql, account)) yield summaryOf(image);
+  }
+
+  async getImage(text: string, call: Call): Promise<ImageDetails> {
+    const image = await this.#find(text);
+    const { facts, notes } = await this.#images.document(image, call);
+    const layers = await this.#images.layersOf(image);
+    const users = facts.other.users;
+    return {
+      ...summaryOf(image),
+      parentDigest: image.parentDigest,
+      layerList: layers.map(({ layerKey, ...layer }) => ({ ...layer, isFetched: layerKey !== undefined })),
+      notes: notes.map(({ code, layer, path, text: say }) => ({ code, layer, path, text: say })),
+      notesLeftOut: facts.notesLeftOut,
+      suidFiles: facts.suidFiles,
+      users: Array.isArray(users) ? users.length : 0,
+      config: facts.config,
+    };
+  }
+
+  async packagesOf(text: string, types: readonly PackageType[], call: Call): Promise<ImageContent<PackageRecord>> {
+    const image = await this.#find(text);
+    const document = await this.#images.document(image, call);
+    const packages = document.packages.filter(({ type }) => types.includes(type));
+    return { digest: image.digest, items: this.#withFiles(image, packages, call) };
+  }
+
+  async *#withFiles(image: ImageRecord, packages: readonly Package[], call: Call): AsyncGenerator<PackageRecord> {
+    const images = this.#images;
+    let lists: ReturnType<Images["ownedFiles"]> | undefined;
+    for (const record of packages) {
+      if (record.owned.length === 0) yield record;
+      else {
+        const files = async function* () {
+          lists ??= images.ownedFiles(image, packages, call);
+          yield* (await lists)(record);
+        };
+        yield { ...record, files: files() };
+      }
+    }
+  }
+
+  async filesOf(text: string, call: Call): Promise<ImageContent<FileRecord>> {
+    const image = await this.#find(text);
+    return { digest: image.digest, items: this.#files(image, call) };
+  }
+
+  async *#files(image: ImageRecord, call: Call): AsyncGenerator<FileRecord> {
+    for await (const entry of this.#images.files(image, call)) yield fileRecord(entry);
+  }
+
+  async deleteImage(text: string, call: Call): Promise<DeletionReport> {
+    const image = await this.#find(text);
+    const bytesReclaimed = await this.#database.transaction((tx) => this.#images.remove(tx, image), call);
+    await this.#maintain(call);
+    return { digest: image.digest, fullTags: image.fullTags, bytesReclaimed };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#analyzer?.[Symbol.asyncDispose]();
+    await this.#store[Symbol.asyncDispose]();
+    await this.#database[Symbol.asyncDispose]();
+  }
+
+  #find(text: string): Promise<ImageRecord> {
+    return this.#images.get(account, text, fullTagOf(text));
+  }
+
+  /** A bounded share of the upkeep: layers that nobody needs are retired, what was retired long enough ago is deleted. */
+  async #maintain(call: Call): Promise<void> {
+    await retireUnusedLayers(this.#database, this.#store, maintenanceLimit, call);
+    await this.#store.reap(maintenanceLimit, call);
+  }
+}
+
+function fullTagOf(text: string): string | undefined {
+  try {
+    return nameOf(text).fullTag;
+  } catch (error) {
+    if (isCode(error, "INPUT_INVALID")) return undefined;
+    throw error;
+  }
+}
+
+/** @throws StowageError `INPUT_INVALID` */
+function nameOf(text: string): ImageName {
+  const { domain, path, tag = "latest" } = parseReference(text);
+  return { registry: domain, repository: path, tag, fullTag: `${domain}/${path}:${tag}` };
+}
+
+function summaryOf(image: ImageRecord): ImageSummary {
+  const { os, architecture, variant, distro, distroVersion } = image;
+  return {
+    digest: image.digest,
+    imageId: image.imageId,
+    fullTags: image.fullTags,
+    platform: formatPlatform({ os, architecture, ...(variant === undefined ? {} : { variant }) }),
+    distribution: distro === undefined ? undefined : [distro, distroVersion].filter(Boolean).join(" "),
+    layers: image.layerCount,
+    files: image.files,
+    packages: image.packageCounts,
+    blobBytes: image.blobBytes,
+    fileBytes: image.fileBytes,
+    analyzedAt: image.analyzedAt,
+  };
+}
+
+function fileRecord({ key, node, layer, isImplied }: MergedEntry): FileRecord {
+  const { type, digests } = node;
+  if (type === "hardlink") throw new TypeError("a hard link is resolved when layers are merged");
+  const hex = (start: number, end: number) => Buffer.from((digests ?? "").slice(start, end), "latin1").toString("hex");
+  return {
+    path: pathText(key),
+    type,
+    mode: node.mode.toString(8).padStart(4, "0"),
+    uid: node.uid,
+    gid: node.gid,
+    sizeBytes: node.size,
+    ...(type === "symlink" && node.link !== undefined ? { linkTarget: bytesToText(node.link) } : {}),
+    ...(type === "file" && node.link !== undefined ? { hardlinkOf: bytesToText(node.link.replaceAll("\0", "/")) } : {}),
+    ...(type === "char" || type === "block" ? { device: `${node.deviceMajor}:${node.deviceMinor}` } : {}),
+    ...(digests === undefined ? {} : { md5: hex(0, 16), sha1: hex(16, 36), sha256: hex(36, 68) }),
+    ...(isImplied ? {} : { mtime: isoTime(node.mtime) }),
+    layer,
+    ...(node.xattrs === undefined ? {} : { xattrs: base64Values(node.xattrs) }),
+    ...(isImplied ? { isImplied: true } : {}),
+  };
+}
+
+/** Times that no calendar has (a hostile or broken archive) are shown as the nearest that it has. */
+function isoTime(seconds: number): string {
+  const most = 8.64e12;
+  return new Date(Math.max(-most, Math.min(most, seconds)) * 1000).toISOString().replace(".000Z", "Z");
+}
+
+function base64Values(xattrs: Readonly<Record<string, string>>): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(xattrs).map(([name, value]) => [name, Buffer.from(value, "latin1").toString("base64")]),
+  );
+}
