@@ -1,10 +1,15 @@
-import type { AskedPaths, Finding, ImageFindings, LayerFinding, OwnedFile } from "../layer/index.ts";
+import type { AskedPaths, Finding, JsonValue, LayerFinding, OwnedFile } from "../layer/index.ts";
 
 /** The fields that have a value: findings are plain JSON, which knows no `undefined`. */
 export function present<T extends object>(fields: { readonly [K in keyof T]: T[K] | undefined }): T {
   const result: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(fields)) if (value !== undefined) result[key] = value;
   return result as T;
+}
+
+/** A finding about a file; an empty list of owned files is none. */
+export function finding(kind: string, path: string, value: JsonValue, files: readonly OwnedFile[] = []): Finding {
+  return files.length === 0 ? { kind, path, value } : { kind, path, value, files };
 }
 
 /** Broken input, said beside what was found. */
@@ -37,17 +42,6 @@ export class ProblemList {
 /** Findings whose file is the one that the squashed view shows: neither replaced nor removed by a higher layer. */
 export function visibleFindings(findings: readonly LayerFinding[], image: AskedPaths): LayerFinding[] {
   return findings.filter((finding) => image.layerOf(finding.path) === finding.layer);
-}
-
-/** Problems of visible files as notes of the image. */
-export function problemNotes(visible: readonly LayerFinding[]): NonNullable<ImageFindings["notes"]> {
-  return visible
-    .filter((finding) => finding.kind === "problem")
-    .map((finding) => ({
-      code: "cataloger-problem",
-      path: finding.path,
-      text: (finding.value as { readonly text: string }).text,
-    }));
 }
 
 /** Packages that one cataloger takes from one layer; beyond it the rest is left out with a problem. */

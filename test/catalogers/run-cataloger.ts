@@ -52,7 +52,10 @@ export function runCataloger(
       return { ...rest, layer, ordinal, hasFiles: files !== undefined && files.length > 0 };
     }),
   );
-  const image = cataloger.reconcile(stored.flat(), { layerOf: (path) => view.get(path) }, distribution);
+  // As in an analysis, the view is asked only for paths in which something was found.
+  const known = new Set(stored.flat().map((finding) => finding.path));
+  const layerOf = (path: string) => (known.has(path) ? view.get(path) : undefined);
+  const image = cataloger.reconcile(stored.flat(), { layerOf }, distribution);
   return {
     ...(JSON.parse(JSON.stringify(image)) as ImageFindings),
     asked,

@@ -1,6 +1,6 @@
 import type { Cataloger, Distribution, LayerFinding, Package } from "../../layer/index.ts";
 import { distroQualifier, packageUrl } from "../purl.ts";
-import { ProblemList, packagesMax, present, problemNotes, visibleFindings } from "../record.ts";
+import { finding, ProblemList, packagesMax, present, visibleFindings } from "../record.ts";
 import { decodePathText } from "../text.ts";
 import { type ApkPackage, parseInstalled } from "./installed-database.ts";
 
@@ -27,7 +27,7 @@ export const apkCataloger: Cataloger = {
           break;
         }
         left -= 1;
-        yield { kind: "package", path: file.path, value: found.package, files: found.files };
+        yield finding("package", file.path, found.package, found.files);
       }
       yield* problems.findings();
     }
@@ -36,14 +36,10 @@ export const apkCataloger: Cataloger = {
   reconcile(findings, image, distribution) {
     // With merged /usr, `lib` is a link and the database is found by its real path; if both are files, apk itself opens the one in `lib`.
     const visible = visibleFindings(findings, image).filter(
-      (finding) =>
-        !finding.path.endsWith(`usr/${DATABASE}`) || image.layerOf(rootOf(finding.path) + DATABASE) === undefined,
+      (one) => !one.path.endsWith(`usr/${DATABASE}`) || image.layerOf(rootOf(one.path) + DATABASE) === undefined,
     );
     return {
-      packages: visible
-        .filter((finding) => finding.kind === "package")
-        .map((finding) => toPackage(finding, distribution)),
-      notes: problemNotes(visible),
+      packages: visible.filter((one) => one.kind === "package").map((one) => toPackage(one, distribution)),
     };
   },
 };
@@ -54,10 +50,10 @@ function rootOf(path: string): string {
   return above === "usr/" || above.endsWith("/usr/") ? above.slice(0, -"usr/".length) : above;
 }
 
-function toPackage(finding: LayerFinding, distribution: Distribution | undefined): Package {
-  const found = finding.value as ApkPackage;
+function toPackage(stored: LayerFinding, distribution: Distribution | undefined): Package {
+  const found = stored.value as ApkPackage;
   // A root directory below another's (a chroot) may be of any distribution.
-  const own = rootOf(finding.path) === "" ? distribution : undefined;
+  const own = rootOf(stored.path) === "" ? distribution : undefined;
   const cut = found.version.lastIndexOf("-r");
   return present<Package>({
     type: "apk",
@@ -83,9 +79,9 @@ function toPackage(finding: LayerFinding, distribution: Distribution | undefined
         upstream: found.origin === found.name ? undefined : found.origin,
       },
     }),
-    location: finding.path,
-    layer: finding.layer,
+    location: stored.path,
+    layer: stored.layer,
     cataloger: "apk",
-    owned: finding.hasFiles ? [{ layer: finding.layer, ordinal: finding.ordinal }] : [],
+    owned: stored.hasFiles ? [{ layer: stored.layer, ordinal: stored.ordinal }] : [],
   });
 }

@@ -1,5 +1,5 @@
-import type { AskedPaths, Cataloger, Distribution, JsonValue, LayerFinding } from "../../layer/index.ts";
-import { present, problem, problemNotes, visibleFindings } from "../record.ts";
+import type { Cataloger, Distribution, JsonValue, LayerFinding } from "../../layer/index.ts";
+import { present, problem, visibleFindings } from "../record.ts";
 import { decodePathText, fieldText, linesOf, nameText } from "../text.ts";
 import { parseOsRelease } from "./os-release.ts";
 
@@ -36,7 +36,7 @@ export const distributionCataloger: Cataloger = {
   name: "distribution",
   version: 1,
   wants: [...SOURCES.map((source) => source.path), ...BUSYBOX],
-  // Busybox, of which nothing is read, is wanted so that the view is asked for it: it must not count as too large.
+  // Busybox, of which nothing is read, must not count as too large.
   fileBytesMax: 16 * 1024 * 1024,
 
   *catalog(files) {
@@ -49,23 +49,21 @@ export const distributionCataloger: Cataloger = {
       }
       yield { kind: "distribution", path: file.path, value: source.read(decodePathText(file.read())) as JsonValue };
     }
+    for (const path of BUSYBOX) if (files.get(path) !== undefined) yield { kind: "busybox", path, value: null };
   },
 
   reconcile(findings, image) {
-    const visible = visibleFindings(findings, image);
-    const distribution = decide(visible, image);
-    return { packages: [], ...(distribution === undefined ? {} : { distribution }), notes: problemNotes(visible) };
+    const distribution = decide(visibleFindings(findings, image));
+    return { packages: [], ...(distribution === undefined ? {} : { distribution }) };
   },
 };
 
-function decide(visible: readonly LayerFinding[], image: AskedPaths): Distribution | undefined {
+function decide(visible: readonly LayerFinding[]): Distribution | undefined {
   const statements = visible.filter((finding) => finding.kind === "distribution");
   const saidBy = (path: string) => statements.find((finding) => finding.path === path)?.value as Statement | undefined;
   const named = SOURCES.map((source) => saidBy(source.path)).find((statement) => statement?.id !== undefined);
   if (named?.id === undefined) {
-    return BUSYBOX.some((path) => image.layerOf(path) !== undefined)
-      ? { id: "busybox", version: "", like: [] }
-      : undefined;
+    return visible.some((finding) => finding.kind === "busybox") ? { id: "busybox", version: "", like: [] } : undefined;
   }
   const debian = named.id === "debian" ? saidBy("etc/debian_version")?.version : undefined;
   return present<Distribution>({

@@ -1,5 +1,4 @@
 import type {
-  AskedPaths,
   Cataloger,
   Distribution,
   Finding,
@@ -9,7 +8,7 @@ import type {
   SelectedFile,
 } from "../../layer/index.ts";
 import { distroQualifier, packageUrl } from "../purl.ts";
-import { ProblemList, packagesMax, present, problemNotes, visibleFindings } from "../record.ts";
+import { finding, ProblemList, packagesMax, present, visibleFindings } from "../record.ts";
 import { decodePathText, wholeNumber } from "../text.ts";
 import { parseCopyright, parseDiversions, parseList, parseMd5sums } from "./file-lists.ts";
 import { type DpkgPackage, hasFilesInState, parseStatus } from "./status.ts";
@@ -48,15 +47,15 @@ export const dpkgCataloger: Cataloger = {
     let left = packagesMax;
     for (const file of files) {
       const problems = new ProblemList(file.path);
-      for (const finding of findingsIn(file, problems)) {
-        if (finding.kind === "package") {
+      for (const found of findingsIn(file, problems)) {
+        if (found.kind === "package") {
           if (left === 0) {
             problems.add(`more than ${packagesMax} packages in one layer: the rest was left out`);
             break;
           }
           left -= 1;
         }
-        yield finding;
+        yield found;
       }
       yield* problems.findings();
     }
@@ -65,13 +64,12 @@ export const dpkgCataloger: Cataloger = {
   reconcile(findings, image, distribution) {
     const visible = visibleFindings(findings, image);
     const byPath = new Map<string, LayerFinding>();
-    for (const finding of visible)
-      if (finding.kind !== "package" && finding.kind !== "problem") byPath.set(finding.path, finding);
+    for (const stored of visible)
+      if (stored.kind !== "package" && stored.kind !== "problem") byPath.set(stored.path, stored);
     const diversions = byPath.get(DIVERSIONS)?.value;
     return {
-      packages: installed(visible, image).map((finding) => toPackage(finding, byPath, distribution)),
+      packages: installed(visible).map((stored) => toPackage(stored, byPath, distribution)),
       ...(diversions === undefined ? {} : { other: { diversions } }),
-      notes: problemNotes(visible),
     };
   },
 };
@@ -84,60 +82,58 @@ function* findingsIn(file: SelectedFile, problems: ProblemList): Generator<Findi
     // Entries of the journal have names of digits only; others are leftovers of writing one.
     if (isJournal && wholeNumber(path.slice(UPDATES.length)) === undefined) return;
     for (const found of parseStatus(text(), "not-installed", problems)) {
-      if (isJournal || hasFilesInState(found.package.state))
-        yield { kind: "package", path, value: found.package, files: found.files };
+      if (isJournal || hasFilesInState(found.package.state)) yield finding("package", path, found.package, found.files);
     }
   } else if (path === DIVERSIONS) {
     const diversions = parseDiversions(text(), problems);
-    if (diversions.length > 0) yield { kind: "diversions", path, value: diversions };
+    if (diversions.length > 0) yield finding("diversions", path, diversions);
   } else if (path.startsWith(DOCUMENTATION)) {
     if (file.sizeBytes > COPYRIGHT_BYTES_MAX) return;
     const licenses = parseCopyright(text());
-    if (licenses.length > 0) yield { kind: "copyright", path, value: licenses };
+    if (licenses.length > 0) yield finding("copyright", path, licenses);
   } else if (path.endsWith(".md5sums")) {
-    yield { kind: "md5sums", path, value: null, files: parseMd5sums(text(), problems) };
+    yield finding("md5sums", path, null, parseMd5sums(text(), problems));
   } else if (path.startsWith(INFO)) {
-    yield { kind: "list", path, value: null, files: parseList(text(), problems) };
+    yield finding("list", path, null, parseList(text(), problems));
   } else {
     for (const found of parseStatus(text(), "installed", problems)) {
-      if (hasFilesInState(found.package.state))
-        yield { kind: "package", path, value: found.package, files: found.files };
+      if (hasFilesInState(found.package.state)) yield finding("package", path, found.package, found.files);
     }
   }
 }
 
 /** What is installed: `status`, the journal applied over it in order, and each file in `status.d`. */
-function installed(visible: readonly LayerFinding[], image: AskedPaths): LayerFinding[] {
-  const stanzas = visible.filter((finding) => finding.kind === "package");
+function installed(visible: readonly LayerFinding[]): LayerFinding[] {
+  const stanzas = visible.filter((stored) => stored.kind === "package");
   const byName = new Map<string, Map<string, LayerFinding>>();
-  const put = (finding: LayerFinding) => {
-    const found = finding.value as DpkgPackage;
+  const put = (stored: LayerFinding) => {
+    const found = stored.value as DpkgPackage;
     let instances = byName.get(found.name);
     // Of a package that is not `Multi-Arch: same` there is one instance: a stanza of another architecture replaces it.
-    if (instances === undefined || (found.isCoinstallable !== true && finding.path !== STATUS)) {
+    if (instances === undefined || (found.isCoinstallable !== true && stored.path !== STATUS)) {
       instances = new Map();
       byName.set(found.name, instances);
     }
-    instances.set(found.architecture ?? "", finding);
+    instances.set(found.architecture ?? "", stored);
   };
-  for (const finding of stanzas) if (finding.path === STATUS) put(finding);
-  const journal = stanzas.filter((finding) => finding.path.startsWith(UPDATES));
-  const number = (finding: LayerFinding) => Number(finding.path.slice(UPDATES.length));
-  for (const finding of journal.sort((a, b) => number(a) - number(b))) {
-    if (image.layerOf(STATUS) !== undefined) put(finding);
+  for (const stored of stanzas) if (stored.path === STATUS) put(stored);
+  const journal = stanzas.filter((stored) => stored.path.startsWith(UPDATES));
+  const number = (stored: LayerFinding) => Number(stored.path.slice(UPDATES.length));
+  for (const stored of journal.sort((a, b) => number(a) - number(b))) {
+    put(stored);
   }
   const fromStatus = [...byName.values()]
     .flatMap((instances) => [...instances.values()])
-    .filter((finding) => hasFilesInState((finding.value as DpkgPackage).state));
-  return [...fromStatus, ...stanzas.filter((finding) => finding.path.startsWith(STATUS_DIRECTORY))];
+    .filter((stored) => hasFilesInState((stored.value as DpkgPackage).state));
+  return [...fromStatus, ...stanzas.filter((stored) => stored.path.startsWith(STATUS_DIRECTORY))];
 }
 
 function toPackage(
-  finding: LayerFinding,
+  stored: LayerFinding,
   byPath: ReadonlyMap<string, LayerFinding>,
   distribution: Distribution | undefined,
 ): Package {
-  const found = finding.value as DpkgPackage;
+  const found = stored.value as DpkgPackage;
   const { epoch, upstreamVersion, release } = splitVersion(found.version);
   const own = isDebian(distribution) ? distribution : undefined;
   const copyright = byPath.get(`${DOCUMENTATION}${found.name}/copyright`)?.value as readonly string[] | undefined;
@@ -167,23 +163,23 @@ function toPackage(
           found.source?.version === undefined ? found.source?.name : `${found.source.name}@${found.source.version}`,
       },
     }),
-    location: finding.path,
-    layer: finding.layer,
+    location: stored.path,
+    layer: stored.layer,
     cataloger: "dpkg",
-    owned: ownedBy(finding, found, byPath),
+    owned: ownedBy(stored, found, byPath),
   });
 }
 
 /** The list, then what adds digests to it, then the configuration files that the stanza itself names. */
 function ownedBy(
-  finding: LayerFinding,
+  stored: LayerFinding,
   found: DpkgPackage,
   byPath: ReadonlyMap<string, LayerFinding>,
 ): readonly OwnedReference[] {
   const names = [`${INFO}${found.name}:${found.architecture ?? ""}`, `${INFO}${found.name}`];
   const stem = names.find((name) => byPath.has(`${name}.list`) || byPath.has(`${name}.md5sums`)) ?? "";
-  const beside = finding.path.startsWith(STATUS_DIRECTORY) ? finding.path : stem;
-  const lists = [byPath.get(`${stem}.list`), byPath.get(`${beside}.md5sums`), finding];
+  const beside = stored.path.startsWith(STATUS_DIRECTORY) ? stored.path : stem;
+  const lists = [byPath.get(`${stem}.list`), byPath.get(`${beside}.md5sums`), stored];
   return lists.flatMap((list) => (list?.hasFiles ? [{ layer: list.layer, ordinal: list.ordinal }] : []));
 }
 

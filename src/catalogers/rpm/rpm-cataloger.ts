@@ -1,6 +1,6 @@
-import type { AskedPaths, Cataloger, Distribution, Finding, LayerFinding, Package } from "../../layer/index.ts";
+import type { Cataloger, Distribution, Finding, ImageFindings, LayerFinding, Package } from "../../layer/index.ts";
 import { distroQualifier, packageUrl } from "../purl.ts";
-import { ProblemList, packagesMax, present, problem, problemNotes, visibleFindings } from "../record.ts";
+import { finding, ProblemList, packagesMax, present, problem, visibleFindings } from "../record.ts";
 import { RpmHeader } from "./header.ts";
 import { filesOf, packageOf, type RpmPackage } from "./package-header.ts";
 import { openSqlite } from "./sqlite-pages.ts";
@@ -8,57 +8,55 @@ import { findTable, readRows } from "./sqlite-table.ts";
 
 /** Where the database may be, in the order in which one is looked for; the later ones are links to the first where it exists. */
 const DATABASES = ["usr/lib/sysimage/rpm/rpmdb.sqlite", "var/lib/rpm/rpmdb.sqlite", "usr/share/rpm/rpmdb.sqlite"];
-const walOf = (database: string) => `${database}-wal`;
+const logOf = (database: string) => `${database}-wal`;
 
 /**
  * Packages of Fedora, Red Hat, SUSE and their relatives, from rpm's SQLite database and its write-ahead log. Findings are of kind `package`, and
- * `log` for a log that holds something but lies in another layer than its database.
+ * `log` for a log that is not empty.
  *
  * Can't know: databases of before rpm 4.16 (`Packages`, `Packages.db`), which are not read.
  */
 export const rpmCataloger: Cataloger = {
   name: "rpm",
   version: 1,
-  wants: DATABASES.flatMap((database) => [database, walOf(database)]),
+  wants: DATABASES.flatMap((database) => [database, logOf(database)]),
   fileBytesMax: 256 * 1024 * 1024,
 
   *catalog(files) {
     for (const path of DATABASES) {
       const database = files.get(path);
-      const wal = files.get(walOf(path));
-      if (database !== undefined) yield* catalogDatabase(path, database.read(), wal?.read());
-      else if (wal !== undefined && wal.sizeBytes > 0) yield { kind: "log", path: wal.path, value: null };
+      const log = files.get(logOf(path));
+      if (log !== undefined && log.sizeBytes > 0) yield finding("log", log.path, null);
+      if (database !== undefined) yield* catalogDatabase(path, database.read(), log?.read());
     }
   },
 
   reconcile(findings, image, distribution) {
     const visible = visibleFindings(findings, image);
     const [first, ...others] = DATABASES.filter((path) => image.layerOf(path) !== undefined);
-    const notes = [...problemNotes(visible)];
-    const note = (path: string, text: string) => notes.push({ code: "cataloger-problem", path, text });
-    for (const other of others) note(other, `a second package database beside ${first}: not read`);
-    for (const finding of visible) {
-      if (finding.kind === "log")
-        note(
-          finding.path,
-          "the log of a package database that lies in another layer: the newest packages may be missing",
+    const notes = others.map((path) => note(path, `a second package database beside ${first}: not read`));
+    for (const path of DATABASES) {
+      const log = image.layerOf(logOf(path));
+      if (log !== undefined && log !== image.layerOf(path)) {
+        notes.push(
+          note(
+            logOf(path),
+            "the log of a package database that lies in another layer: not applied, the newest packages may be missing",
+          ),
         );
-    }
-    if (first !== undefined && hasStaleLog(first, image)) {
-      note(first, "its log is of a lower layer, and was not applied to it");
+      }
     }
     return {
       packages: visible
-        .filter((finding) => finding.kind === "package" && finding.path === first)
-        .map((finding) => toPackage(finding, distribution)),
+        .filter((stored) => stored.kind === "package" && stored.path === first)
+        .map((stored) => toPackage(stored, distribution)),
       notes,
     };
   },
 };
 
-function hasStaleLog(database: string, image: AskedPaths): boolean {
-  const log = image.layerOf(walOf(database));
-  return log !== undefined && log < (image.layerOf(database) ?? 0);
+function note(path: string, text: string): NonNullable<ImageFindings["notes"]>[number] {
+  return { code: "cataloger-problem", path, text };
 }
 
 function* catalogDatabase(path: string, file: Buffer, wal: Buffer | undefined): Generator<Finding> {
@@ -84,14 +82,14 @@ function* catalogDatabase(path: string, file: Buffer, wal: Buffer | undefined): 
         break;
       }
       left -= 1;
-      yield { kind: "package", path, value: found, files: filesOf(header, problems) };
+      yield finding("package", path, found, filesOf(header, problems));
     }
   }
   yield* problems.findings();
 }
 
-function toPackage(finding: LayerFinding, distribution: Distribution | undefined): Package {
-  const found = finding.value as RpmPackage;
+function toPackage(stored: LayerFinding, distribution: Distribution | undefined): Package {
+  const found = stored.value as RpmPackage;
   const version = `${found.version}-${found.release}`;
   return present<Package>({
     type: "rpm",
@@ -121,10 +119,10 @@ function toPackage(finding: LayerFinding, distribution: Distribution | undefined
         rpmmod: found.modularity,
       },
     }),
-    location: finding.path,
-    layer: finding.layer,
+    location: stored.path,
+    layer: stored.layer,
     cataloger: "rpm",
-    owned: finding.hasFiles ? [{ layer: finding.layer, ordinal: finding.ordinal }] : [],
+    owned: stored.hasFiles ? [{ layer: stored.layer, ordinal: stored.ordinal }] : [],
   });
 }
 
