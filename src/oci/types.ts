@@ -74,7 +74,7 @@ export interface ResolvedImage {
   readonly config: ImageConfig;
   /** Lowest first. */
   readonly layers: readonly ImageLayer[];
-  /** `registry/repository:tag` that the source suggests, if it does (`docker.io/library/alpine:3.20`; RepoTags of an archive…). */
+  /** Full tag that the source suggests, if it does: the reference as typed, RepoTags or names in an archive (`docker.io/alpine:3.20`). */
   readonly suggestedName: string | undefined;
 }
 

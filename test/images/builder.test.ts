@@ -20,7 +20,7 @@ async function seenBy(tar: Buffer): Promise<Seen[]> {
   for await (const entry of reader) {
     const chunks: Buffer[] = [];
     for await (const chunk of entry) chunks.push(chunk as Buffer);
-    const { name, type, linkname, pax } = entry.header;
+    const { name, type, linkname, pax } = entry.header as typeof entry.header & { pax?: Record<string, string> };
     // tar-stream leaves the uid of a pax record to its caller.
     const uid = pax?.uid === undefined ? entry.header.uid : Number(pax.uid);
     seen.push({ name, type, content: Buffer.concat(chunks).toString(), link: linkname, uid });

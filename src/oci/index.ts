@@ -1,0 +1,26 @@
+/**
+ * OCI: references, digests, platforms, and sources of images (registry, OCI layout, archives).
+ *
+ * Promises: what `ImageSource.resolve` returns is verified (manifest and configuration have the digests and sizes that name them) and
+ * pinned, so that a tag that moves meanwhile changes nothing. Layer blobs are handed out as they are stored: their reader verifies them.
+ * Nothing of an image is written under a name that it chose, no link is followed out of a layout, no `urls` of a descriptor are asked,
+ * credentials go only to the host that they belong to, and every answer is bounded in size and time.
+ */
+export { digestAlgorithm, digestHex, digestOf, findDigest, parseDiffId, parseDigest } from "./digest.ts";
+export { findLayerType, type LayerType } from "./media-types.ts";
+export { formatPlatform, machinePlatform, normalizePlatform, parsePlatform } from "./platform.ts";
+export { findFullTag, formatReference, parseReference, type Reference } from "./reference.ts";
+export { openSource } from "./source.ts";
+export type { SourceOptions } from "./source-options.ts";
+export type {
+  Descriptor,
+  DiffId,
+  Digest,
+  ImageConfig,
+  ImageLayer,
+  ImageSource,
+  LayerCompression,
+  LayerSource,
+  Platform,
+  ResolvedImage,
+} from "./types.ts";
