@@ -16,8 +16,8 @@ export function formatBytes(bytes: number): string {
 
 /** `85 ms`, `2.4 s`, `3 min 05 s`, `2 h 10 min`. */
 export function formatDuration(ms: number): string {
-  if (ms < 999.5) return `${Math.round(ms)} ms`;
-  if (ms < 59_950) return `${(ms / 1000).toFixed(1)} s`;
+  if (ms > 0 && ms < 999.5) return `${Math.round(ms)} ms`;
+  if (ms < 59_950) return `${(ms / 1000).toFixed(ms % 1000 === 0 ? 0 : 1)} s`;
   const seconds = Math.round(ms / 1000);
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${String(seconds % 60).padStart(2, "0")} s`;
   const minutes = Math.round(seconds / 60);
@@ -36,7 +36,10 @@ export function plural(count: number, noun: string): string {
 
 /** Moment in UTC to the second: `2026-11-24 21:10:27Z`. */
 export function formatTime(time: Date): string {
-  return time.toISOString().replace("T", " ").replace(/[.]\d+/, "");
+  return time
+    .toISOString()
+    .replace("T", " ")
+    .replace(/[.]\d+/, "");
 }
 
 /** `sha256:` and the first twelve digits: enough to tell images apart, not a name to give to a program. */

@@ -7,7 +7,7 @@
  */
 export function printable(text: string): string {
   // Most names need nothing; a test is cheaper than a replacement.
-  return UNSAFE.test(text) ? text.replace(EACH_UNSAFE, escape) : text;
+  return UNSAFE.test(text) ? text.replace(EACH_UNSAFE, escaped) : text;
 }
 
 /**
@@ -27,7 +27,7 @@ const EACH_JSON_UNSAFE = new RegExp(JSON_UNSAFE, "gu");
 
 const shortEscapes: Readonly<Record<string, string>> = { "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t" };
 
-function escape(character: string): string {
+function escaped(character: string): string {
   const short = shortEscapes[character];
   if (short !== undefined) return short;
   const code = character.codePointAt(0) ?? 0;

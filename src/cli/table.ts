@@ -4,6 +4,8 @@ import type { Output } from "./output.ts";
 export interface Column {
   readonly title: string;
   readonly alignment?: "left" | "right";
+  /** On a terminal too narrow for all columns, those with the highest number are left out first; a column without one stays. */
+  readonly sacrifice?: number;
 }
 
 /** Rows laid out together: all rows of a usual list, while an endless one needs no endless memory. */
@@ -14,22 +16,27 @@ const COLUMN_WIDTH_MIN = 12;
 
 /**
  * Writes a table without borders. On a terminal, cells that don't fit are wrapped, never cut; for a program (no terminal) each row is one line.
- * Cells must be printable.
+ * Cells must be printable; a line break in one makes a row of several lines.
  */
 export async function writeTable(
   output: Output,
-  columns: readonly Column[],
+  allColumns: readonly Column[],
   rows: AsyncIterable<readonly string[]> | Iterable<readonly string[]>,
   emphasize: (text: string) => string,
 ): Promise<void> {
-  let batch: (readonly string[])[] = [columns.map(({ title }) => title)];
-  let isFirst = true;
+  let batch: (readonly string[])[] = [allColumns.map(({ title }) => title)];
+  let shown: readonly number[] | undefined;
   const writeBatch = async () => {
     if (batch.length === 0) return;
-    const widths = fitWidths(batch, output.columns);
-    const [header, ...rest] = batch;
-    await output.write(layOut(isFirst && header ? [header.map(emphasize), ...rest] : batch, columns, widths));
-    isFirst = false;
+    const isFirst = shown === undefined;
+    // What the first batch leaves out stays out.
+    shown ??= chooseColumns(batch, allColumns, output.columns);
+    const chosen = shown;
+    const columns = chosen.flatMap((index) => allColumns[index] ?? []);
+    const rows = batch.map((row) => chosen.map((index) => row[index] ?? ""));
+    const widths = fitWidths(rows, output.columns);
+    const [header, ...rest] = rows;
+    await output.write(layOut(isFirst && header ? [header.map(emphasize), ...rest] : rows, columns, widths));
     batch = [];
   };
   for await (const row of rows) {
@@ -61,7 +68,7 @@ function layOut(
   const text = table(rows as string[][], {
     border: getBorderCharacters("void"),
     drawHorizontalLine: () => false,
-    columnDefault: { paddingLeft: 0, paddingRight: GAP },
+    columnDefault: { paddingLeft: 0, paddingRight: GAP, wrapWord: true },
     columns: columns.map(({ alignment = "left" }, index) => {
       const width = widths?.[index];
       return { alignment, ...(width === undefined ? {} : { width }) };
@@ -70,13 +77,30 @@ function layOut(
   return text.replace(/[ ]+$/gm, "");
 }
 
-/** Widths that fit into `available` columns, the widest columns squeezed first; `undefined` where nothing has to be squeezed. */
-function fitWidths(
+/** Indices of the columns to show. */
+function chooseColumns(
   rows: readonly (readonly string[])[],
+  columns: readonly Column[],
   available: number | undefined,
-): readonly number[] | undefined {
+): readonly number[] {
+  const chosen = [...columns.keys()];
+  if (available === undefined) return chosen;
+  const widths = naturalWidths(rows);
+  const order = chosen
+    .filter((index) => columns[index]?.sacrifice !== undefined)
+    .sort((one, other) => (columns[other]?.sacrifice ?? 0) - (columns[one]?.sacrifice ?? 0));
+  for (const index of order) {
+    const total = chosen.reduce((sum, each) => sum + (widths[each] ?? 0) + GAP, -GAP);
+    if (total <= available) break;
+    chosen.splice(chosen.indexOf(index), 1);
+  }
+  return chosen;
+}
+
+/** Widths that fit into `available` columns, the widest columns squeezed first; `undefined` where nothing has to be squeezed. */
+function fitWidths(rows: readonly (readonly string[])[], available: number | undefined): readonly number[] | undefined {
   if (available === undefined) return undefined;
-  const widths = (rows[0] ?? []).map((_, index) => Math.max(1, ...rows.map((row) => displayWidth(row[index] ?? ""))));
+  const widths = naturalWidths(rows);
   let excess = widths.reduce((sum, width) => sum + width + GAP, -GAP) - available;
   if (excess <= 0) return undefined;
   while (excess > 0) {
@@ -89,7 +113,13 @@ function fitWidths(
   return widths;
 }
 
-const WIDE = /[\p{Script=Han}\p{Script=Hangul}\p{Script=Hiragana}\p{Script=Katakana}\p{Emoji_Presentation}\uff01-\uff60]/u;
+function naturalWidths(rows: readonly (readonly string[])[]): number[] {
+  const widthOf = (cell: string) => Math.max(...cell.split("\n").map(displayWidth));
+  return (rows[0] ?? []).map((_, index) => rows.reduce((width, row) => Math.max(width, widthOf(row[index] ?? "")), 1));
+}
+
+const WIDE =
+  /[\p{Script=Han}\p{Script=Hangul}\p{Script=Hiragana}\p{Script=Katakana}\p{Emoji_Presentation}\uff01-\uff60]/u;
 
 /** Terminal columns that `text` needs, near enough to choose widths by. */
 function displayWidth(text: string): number {

@@ -30,6 +30,7 @@ export const codes = {
   // INPUT: what a person or client typed
   INPUT_INVALID: code<{ what: string; value?: string; reason?: string }>(400, 2, "never", "invalid input"),
   INPUT_INTERRUPTED: code<{ what?: string }>(499, 130, "never", "interrupted"),
+  INPUT_DECLINED: code<{ what: string }>(409, 1, "never", "not confirmed"),
   INPUT_OUTPUT_FAILED: code<{ reason: string }>(500, 1, "never", "standard output can't be written"),
 
   // CONFIG

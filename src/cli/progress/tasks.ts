@@ -48,7 +48,7 @@ export class TaskList implements Progress {
   readonly #ticker: Ticker;
   readonly running = new Set<RunningTask>();
   /** Over all tasks, ended ones included. */
-  readonly rate: RateMeter;
+  readonly rate = new RateMeter();
   tasksBegun = 0;
   tasksEnded = 0;
   bytesDone = 0;
@@ -58,7 +58,7 @@ export class TaskList implements Progress {
   constructor(ticker: Ticker, listener: TaskListener) {
     this.#ticker = ticker;
     this.#listener = listener;
-    this.rate = new RateMeter();
+    this.rate.sample(ticker.now(), 0);
   }
 
   begin(label: string, total: number | undefined): ProgressTask {
@@ -73,6 +73,7 @@ export class TaskList implements Progress {
         this.bytesDone += done;
         if (task.startedAt !== undefined) return;
         task.startedAt = this.#ticker.now();
+        task.rate.sample(task.startedAt, 0);
         this.#listener.started?.(task);
       },
       end: (outcome) => {
@@ -93,7 +94,7 @@ export class TaskList implements Progress {
   sample(): void {
     const now = this.#ticker.now();
     this.rate.sample(now, this.bytesDone);
-    for (const task of this.running) task.rate.sample(now, task.done);
+    for (const task of this.running) if (task.startedAt !== undefined) task.rate.sample(now, task.done);
   }
 }
 
@@ -117,9 +118,9 @@ export class RateMeter {
   }
 }
 
-/** Milliseconds left at the present rate; `undefined` when that can't be said. */
+/** Milliseconds left at the present rate, in whole seconds; `undefined` when that can't be said. */
 export function timeLeft(done: number, total: number | undefined, rate: RateMeter): number | undefined {
   const bytesPerSecond = rate.bytesPerSecond;
   if (total === undefined || bytesPerSecond === undefined || bytesPerSecond <= 0) return undefined;
-  return Math.max(0, ((total - done) * 1000) / bytesPerSecond);
+  return Math.max(0, Math.ceil((total - done) / bytesPerSecond)) * 1000;
 }

@@ -1,6 +1,6 @@
 import { createLogUpdate } from "log-update";
 import type { Colors } from "picocolors/types.js";
-import { formatBytes, formatDuration, plural } from "../format.ts";
+import { formatBytes, formatDuration } from "../format.ts";
 import type { OutputStream } from "../output.ts";
 import { printable } from "../printable.ts";
 import { type ProgressDisplay, type RunningTask, TaskList, type Ticker, timeLeft } from "./tasks.ts";
@@ -69,7 +69,7 @@ function frameLines(tasks: TaskList, columns: number, rows: number, colors: Colo
     startedAt: undefined,
     rate: tasks.rate,
   };
-  const label = `${tasks.tasksEnded} of ${plural(tasks.tasksBegun, "layer")} done`;
+  const label = `total, ${tasks.tasksEnded} of ${tasks.tasksBegun} done`;
   lines.push(progressLine(label, labelWidth, total, columns, colors));
   return lines.slice(-Math.max(1, rows));
 }
@@ -81,13 +81,14 @@ function progressLine(label: string, labelWidth: number, task: RunningTask, colu
   const left = timeLeft(task.done, task.total, task.rate);
   const bytes = formatBytes(task.done).padStart(7);
   // In the order of the line; `rank` says what goes last when room is short.
-  const parts: readonly { readonly rank: number; readonly text: string; readonly paint?: (text: string) => string }[] = [
-    { rank: 4, text: share === undefined ? "" : bar(share), paint: colors.cyan },
-    { rank: 0, text: share === undefined ? "" : `${Math.floor(share * 100)}%`.padStart(4) },
-    { rank: 1, text: task.total === undefined ? bytes : `${bytes} of ${formatBytes(task.total).padStart(7)}` },
-    { rank: 3, text: rate === undefined ? "" : `${formatBytes(rate)}/s`.padStart(9), paint: colors.dim },
-    { rank: 2, text: left === undefined ? "" : `${formatDuration(left)} left`, paint: colors.dim },
-  ].filter(({ text }) => text !== "");
+  const parts: readonly { readonly rank: number; readonly text: string; readonly paint?: (text: string) => string }[] =
+    [
+      { rank: 4, text: share === undefined ? "" : bar(share), paint: colors.cyan },
+      { rank: 0, text: share === undefined ? "" : `${Math.floor(share * 100)}%`.padStart(4) },
+      { rank: 1, text: task.total === undefined ? bytes : `${bytes} of ${formatBytes(task.total).padStart(7)}` },
+      { rank: 3, text: rate === undefined ? "" : `${formatBytes(rate)}/s`.padStart(9), paint: colors.dim },
+      { rank: 2, text: left === undefined ? "" : `${formatDuration(left)} left`, paint: colors.dim },
+    ].filter(({ text }) => text !== "");
   let room = columns - Math.max(labelWidth, [...label].length);
   const kept = new Set<object>();
   for (const part of [...parts].sort((one, other) => one.rank - other.rank)) {

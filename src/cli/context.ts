@@ -1,0 +1,116 @@
+import { createColors } from "picocolors";
+import type { Colors } from "picocolors/types.js";
+import type { Application, ApplicationOptions } from "../app/index.ts";
+import { type Environment, maskSecrets, parseLimits } from "../config/index.ts";
+import { StowageError } from "../errors/index.ts";
+import { type Call, createLogger, type Progress, silentProgress } from "../runtime/index.ts";
+import { Output, type OutputStream } from "./output.ts";
+import { type ProgressDisplay, systemTicker } from "./progress/tasks.ts";
+
+/** Options that every command takes, before or after its name. */
+export interface GlobalOptions {
+  readonly dataDir?: string;
+  readonly dbConnect?: string;
+  readonly limit?: readonly string[];
+  readonly logLevel?: string;
+  readonly quiet?: boolean;
+  readonly output?: "table" | "json";
+  /** False for `--no-color`. */
+  readonly color?: boolean;
+}
+
+export const logLevels = ["trace", "debug", "info", "warn", "error", "fatal", "silent"] as const;
+
+/** The world outside of the command line, so that tests can be one. */
+export interface Host {
+  readonly stdin: NodeJS.ReadableStream & { readonly isTTY?: boolean };
+  readonly stdout: OutputStream;
+  readonly stderr: OutputStream;
+  readonly environment: Environment;
+  /** Loaded on first use: most of the program hangs on it. */
+  openApplication(options: ApplicationOptions, call: Call): Promise<Application>;
+}
+
+/** What a command works with. */
+export interface Context extends Disposable {
+  readonly host: Host;
+  readonly format: "table" | "json";
+  readonly output: Output;
+  /** Colours for standard output. */
+  readonly colors: Colors;
+  readonly call: Call;
+  /** Opens the application as the global options say; the command closes it. */
+  open(): Promise<Application>;
+  /** The display that suits standard error. It lives as long as the context. */
+  startProgress(): Promise<Progress>;
+}
+
+/** @throws StowageError `CONFIG_INVALID` */
+export function createContext(options: GlobalOptions, host: Host, signal: AbortSignal): Context {
+  const { environment } = host;
+  const format = options.output ?? "table";
+  const limits = parseLimits([...environment.limits, ...(options.limit ?? [])]);
+  const databaseUrl = options.dbConnect ?? (options.dataDir === undefined ? environment.databaseUrl : undefined);
+  const logLevel = options.logLevel ?? environment.logLevel;
+  if (!(logLevels as readonly string[]).includes(logLevel)) {
+    throw new StowageError("CONFIG_INVALID", { key: "STOWAGE_LOG_LEVEL", reason: `no such log level: ${logLevel}` });
+  }
+  if (options.dataDir === "") throw new StowageError("CONFIG_INVALID", { key: "--data-dir", reason: "it is empty" });
+  let display: ProgressDisplay | undefined;
+  const writeError = (text: string) => {
+    if (display) display.print(text);
+    else host.stderr.write(text);
+  };
+  const call: Call = { signal, log: createLogger(logLevel, writeError) };
+  return {
+    host,
+    format,
+    output: new Output(host.stdout),
+    colors: colorsFor(host.stdout, options, environment),
+    call,
+    open: () =>
+      host.openApplication(
+        {
+          database:
+            databaseUrl === undefined
+              ? { kind: "embedded", dataDirectory: options.dataDir ?? environment.dataDirectory }
+              : { kind: "server", url: databaseUrl },
+          limits,
+          temporaryDirectory: environment.temporaryDirectory,
+          credentials: environment.credentials,
+        },
+        call,
+      ),
+    async startProgress() {
+      if (options.quiet) return silentProgress;
+      display = await createDisplay(format, options, host);
+      return display;
+    },
+    [Symbol.dispose]() {
+      display?.[Symbol.dispose]();
+      display = undefined;
+    },
+  };
+}
+
+async function createDisplay(format: "table" | "json", options: GlobalOptions, host: Host): Promise<ProgressDisplay> {
+  const write = (text: string) => {
+    host.stderr.write(maskSecrets(text));
+  };
+  if (host.stderr.isTTY && !host.environment.isTerminalDumb) {
+    const { createTerminalProgress } = await import("./progress/terminal.ts");
+    return createTerminalProgress(host.stderr, colorsFor(host.stderr, options, host.environment), systemTicker);
+  }
+  if (format === "json") {
+    const { createJsonProgress } = await import("./progress/json-lines.ts");
+    return createJsonProgress(write, systemTicker);
+  }
+  const { createLineProgress } = await import("./progress/lines.ts");
+  return createLineProgress(write, systemTicker);
+}
+
+/** Colours, if the user's wish or else the stream allows them. */
+export function colorsFor(stream: OutputStream, options: GlobalOptions, environment: Environment): Colors {
+  const isWished = options.color === false ? false : environment.color;
+  return createColors(isWished ?? (stream.isTTY === true && !environment.isTerminalDumb));
+}
