@@ -174,6 +174,12 @@ export interface DeleteFlags {
   readonly yes?: boolean;
 }
 
+/** The program and all commands below it. */
+export function* everyCommand(command: Command): Iterable<Command> {
+  yield command;
+  for (const child of command.commands) yield* everyCommand(child);
+}
+
 function collect(value: string, before: readonly string[] = []): readonly string[] {
   return [...before, value];
 }

@@ -1,9 +1,9 @@
-import type { Command, CommanderError } from "commander";
+import type { CommanderError } from "commander";
 import { StowageError, toStowageError } from "../errors/index.ts";
 import { colorsFor, createContext, type GlobalOptions, type Host } from "./context.ts";
 import { describeFailure, failureDocument } from "./failure.ts";
 import { OutputClosed } from "./output.ts";
-import { createProgram } from "./program.ts";
+import { createProgram, everyCommand } from "./program.ts";
 
 /**
  * Runs one command line and returns its exit code: 0 done, 1 refused or failed, 2 usage or configuration, 3 unreachable, 130 interrupted.
@@ -86,11 +86,6 @@ function usageError(error: CommanderError): StowageError {
   const [message = "", suggestion] = error.message.replace(/^error: /, "").split(/\n\(Did you mean (.*)\?\)/s);
   const hint = suggestion === undefined ? "add --help to see what the command takes" : `did you mean ${suggestion}?`;
   return new StowageError("INPUT_INVALID", { what: message }, { hint });
-}
-
-function* everyCommand(command: Command): Iterable<Command> {
-  yield command;
-  for (const child of command.commands) yield* everyCommand(child);
 }
 
 function helpWidth(columns: number | undefined): number {

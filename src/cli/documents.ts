@@ -1,0 +1,245 @@
+/**
+ * The shapes of what `-o json` prints, one document for each command. `docs/schema/cli` and `docs/reference/json.md` are generated from here; the types
+ * that the commands print are held against them when this file is compiled, and the commands' output when the tests run.
+ */
+import { z } from "zod";
+import type { AnalysisReport } from "../analysis/index.ts";
+import type { DeletionReport, FileRecord, ImageDetails, ImageSummary, PackageRecord } from "../app/index.ts";
+import { codes, type ErrorCode, type SerializedError } from "../errors/index.ts";
+import type { JsonValue, OwnedFile } from "../layer/index.ts";
+
+const digest = z.string().describe("`algorithm:hex`");
+const count = z.int().nonnegative();
+const bytes = z.int().nonnegative();
+const path = z
+  .string()
+  .describe(
+    "path in the image, without leading slash; bytes that are not UTF-8 stand as lone surrogates `\\udc80`–`\\udcff`",
+  );
+const octal = z.string().describe("permission bits in octal");
+const layer = z.int().nonnegative().describe("position of the layer, lowest = 0");
+const packages = z.record(z.string(), count).describe("number of packages by type");
+
+const imageSummary = z.strictObject({
+  digest: digest.describe("digest of the platform's manifest: the image's name in stowage"),
+  imageId: digest.describe("digest of the image's configuration"),
+  fullTags: z.array(z.string()).describe("`registry/repository:tag`"),
+  platform: z.string().describe("`os/architecture[/variant]`"),
+  distribution: z.string().optional().describe("id and version, for example `debian 12`"),
+  layers: count,
+  files: count.describe("names in the squashed view, directories included"),
+  packages,
+  blobBytes: bytes.describe("compressed size of all layers"),
+  fileBytes: bytes.describe("size of all regular files of the squashed view"),
+  analyzedAt: z.iso.datetime().describe("UTC"),
+});
+
+const ownedFile = z.strictObject({
+  path: z.string().describe("path as the package names it, without leading slash"),
+  digest: z.string().optional().describe("`algorithm:hex` that the package database records"),
+  mode: z.int().optional().describe("permission bits, and type bits where the database has them, as a decimal number"),
+  user: z.string().optional(),
+  group: z.string().optional(),
+  uid: z.int().optional(),
+  gid: z.int().optional(),
+  sizeBytes: z.number().optional(),
+  isDirectory: z.boolean().optional(),
+  isConfiguration: z.boolean().optional(),
+  linkTarget: z.string().optional(),
+});
+
+const packageRecord = z.strictObject({
+  type: z.enum(["apk", "dpkg", "rpm", "npm", "python"]),
+  name: z.string(),
+  version: z.string().describe("the whole version as the system shows it, epoch and release included"),
+  epoch: z.number().optional(),
+  upstreamVersion: z.string().optional(),
+  release: z.string().optional(),
+  architecture: z.string().optional(),
+  source: z.strictObject({ name: z.string(), version: z.string().optional() }).optional().describe("source package"),
+  licenses: z.array(z.string()),
+  sizeBytes: z.number().optional().describe("installed size as the package says"),
+  origin: z.string().optional().describe("maintainer, vendor or author"),
+  description: z.string().optional(),
+  homepage: z.string().optional(),
+  purl: z.string().describe("package URL"),
+  location: path.describe("path of the file that says so"),
+  layer: layer.describe("position of the layer that holds that file"),
+  cataloger: z.string(),
+  ownedBy: z.string().optional().describe("package URL of the operating system's package that owns `location`"),
+  files: z.array(ownedFile).optional().describe("files that the package owns, where its database lists them"),
+});
+
+const fileRecord = z.strictObject({
+  path,
+  type: z.enum(["file", "dir", "symlink", "char", "block", "fifo"]),
+  mode: octal,
+  uid: z.int(),
+  gid: z.int(),
+  sizeBytes: bytes,
+  linkTarget: z.string().optional().describe("target of a symbolic link"),
+  hardlinkOf: z.string().optional().describe("the path that a hard link named"),
+  device: z.string().optional().describe("`major:minor`"),
+  md5: z.hex().optional(),
+  sha1: z.hex().optional(),
+  sha256: z.hex().optional(),
+  mtime: z.string().optional().describe("UTC, ISO 8601"),
+  layer: layer.describe("position of the layer it comes from"),
+  xattrs: z.record(z.string(), z.base64()).optional().describe("extended attributes, values in base64"),
+  isImplied: z.literal(true).optional().describe("a directory that no layer has an entry for"),
+});
+
+/** By the name of the file in `docs/schema/cli`. */
+export const documents = {
+  analyze: z
+    .strictObject({
+      digest: digest.describe("digest of the platform's manifest: the image's name in stowage"),
+      imageId: digest.describe("digest of the image's configuration"),
+      fullTag: z.string().optional(),
+      platform: z.string().describe("`os/architecture[/variant]`"),
+      distribution: z
+        .strictObject({
+          id: z.string(),
+          version: z.string(),
+          like: z.array(z.string()),
+          prettyName: z.string().optional(),
+        })
+        .optional(),
+      layers: z.array(
+        z.strictObject({
+          blobDigest: digest,
+          diffId: digest.describe("digest of the uncompressed layer"),
+          mediaType: z.string(),
+          blobBytes: bytes,
+          outcome: z.enum(["analyzed", "reused", "notFetched"]),
+          entries: count.optional().describe("entries of the layer's archive"),
+          bytesRead: bytes.describe("bytes of the blob that were read just now"),
+          durationMs: z.number(),
+        }),
+      ),
+      files: count.describe("names in the squashed view, directories included"),
+      packages,
+      bytesRead: bytes,
+      bytesStored: bytes.describe("bytes newly stored"),
+      notes: count.describe("notes on the image; `image get` has them"),
+      wasKnown: z.boolean().describe("nothing had to be done"),
+      durationMs: z.number(),
+    })
+    .describe("`stowage analyze SOURCE -o json`"),
+  "image-list": z.strictObject({ images: z.array(imageSummary) }).describe("`stowage image list -o json`"),
+  "image-get": imageSummary
+    .extend({
+      parentDigest: digest.describe("digest of the index through which the image was found, else its own"),
+      layerList: z.array(
+        z.strictObject({
+          position: layer,
+          blobDigest: digest,
+          diffId: digest.describe("digest of the uncompressed layer"),
+          mediaType: z.string(),
+          blobBytes: bytes,
+          isFetched: z.boolean().describe("false for a foreign layer, of which nothing is known"),
+        }),
+      ),
+      notes: z
+        .array(z.strictObject({ code: z.string(), layer: layer.optional(), path, text: z.string() }))
+        .describe("what an operator should know, for example where unpackers disagree"),
+      notesLeftOut: count.describe("notes that were counted but not kept"),
+      suidFiles: z
+        .array(z.strictObject({ path, mode: octal }))
+        .describe("files with the set-user-ID or set-group-ID bit"),
+      users: count.describe("users in `/etc/passwd`"),
+      config: z.unknown().describe("the image's configuration as its author wrote it"),
+    })
+    .describe("`stowage image get IMAGE -o json`"),
+  "image-content-packages": z
+    .strictObject({
+      digest: digest.describe("of the image"),
+      type: z.enum(["os", "apk", "dpkg", "rpm", "npm", "python"]).describe("as asked for"),
+      packages: z.array(packageRecord),
+    })
+    .describe("`stowage image content IMAGE os|apk|dpkg|rpm|npm|python -o json`"),
+  "image-content-files": z
+    .strictObject({ digest: digest.describe("of the image"), files: z.array(fileRecord).describe("sorted by path") })
+    .describe("`stowage image content IMAGE files -o json`"),
+  "image-delete": z
+    .strictObject({
+      digest,
+      fullTags: z.array(z.string()).describe("tags that are gone with it"),
+      bytesReclaimed: bytes.describe("bytes freed just now; layers that other images stand on stay"),
+    })
+    .describe("`stowage image delete IMAGE -o json`"),
+  error: z
+    .strictObject({
+      error: z.strictObject({
+        code: z.enum(Object.keys(codes) as [ErrorCode, ...ErrorCode[]]),
+        message: z.string(),
+        details: z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.array(z.string())])),
+        hint: z.string().optional().describe("what to do about it"),
+        cause: z.string().optional(),
+      }),
+    })
+    .describe("standard error of any command that fails under `-o json`; one line"),
+  progress: z
+    .strictObject({
+      progress: z.discriminatedUnion("event", [
+        z.strictObject({
+          event: z.literal("started"),
+          label: z.string(),
+          bytesDone: bytes,
+          bytesTotal: bytes.optional(),
+        }),
+        z.strictObject({
+          event: z.literal("advanced"),
+          label: z.string(),
+          bytesDone: bytes,
+          bytesTotal: bytes.optional(),
+          bytesPerSecond: bytes,
+        }),
+        z.strictObject({
+          event: z.literal("ended"),
+          label: z.string(),
+          bytesDone: bytes,
+          bytesTotal: bytes.optional(),
+          outcome: z.string(),
+        }),
+        z.strictObject({ event: z.literal("told"), text: z.string() }),
+      ]),
+    })
+    .describe("standard error of `stowage analyze -o json` while it works, unless it is a terminal; one line each"),
+} as const;
+
+/** `T` as it comes back from JSON: dates and branded strings are strings, streams are arrays, what may be undefined may be missing. */
+type Printed<T> = T extends Date
+  ? string
+  : T extends string
+    ? Record<never, never> extends Record<T, 1>
+      ? string
+      : T
+    : T extends AsyncIterable<infer E>
+      ? Printed<E>[]
+      : T extends readonly (infer E)[]
+        ? Printed<E>[]
+        : T extends object
+          ? Optional<{ -readonly [K in keyof T]: JsonValue extends T[K] ? unknown : Printed<T[K]> }>
+          : T;
+type MayBeMissing<T> = unknown extends T ? false : undefined extends T ? true : false;
+type Optional<T> = { [K in keyof T as MayBeMissing<T[K]> extends true ? never : K]: T[K] } & {
+  [K in keyof T as MayBeMissing<T[K]> extends true ? K : never]?: T[K] | undefined;
+};
+// Assignability alone would not miss an optional field.
+type Same<One, Other> = [One, keyof One] extends [Other, keyof Other]
+  ? [Other, keyof Other] extends [One, keyof One]
+    ? true
+    : never
+  : never;
+type Document<Name extends keyof typeof documents> = z.infer<(typeof documents)[Name]>;
+
+// Each line fails to compile when a printed type and its document drift apart.
+true satisfies Same<Document<"analyze">, Printed<AnalysisReport>>;
+true satisfies Same<Document<"image-list">["images"][number], Printed<ImageSummary>>;
+true satisfies Same<Document<"image-get">, Printed<ImageDetails>>;
+true satisfies Same<Document<"image-content-packages">["packages"][number], Printed<Omit<PackageRecord, "owned">>>;
+true satisfies Same<z.infer<typeof ownedFile>, Printed<OwnedFile>>;
+true satisfies Same<Document<"image-content-files">["files"][number], Printed<FileRecord>>;
+true satisfies Same<Document<"image-delete">, Printed<DeletionReport>>;
+true satisfies Same<Document<"error">["error"]["code"], SerializedError["code"]>;
