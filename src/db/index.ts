@@ -1,3 +1,5 @@
 /** The database: engines (embedded, the user's PostgreSQL), schema migrations, transactions, locks. The only room that knows `pg`. */
 export type { Database, DatabaseLocation, HeldLock, Transaction } from "./database.ts";
+export { sqlStateOf } from "./failures.ts";
+export { type DatabaseOptions, openDatabase } from "./open.ts";
 export type { LocationState, Tables } from "./tables.ts";

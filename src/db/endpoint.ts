@@ -1,0 +1,131 @@
+import { setTimeout as delay } from "node:timers/promises";
+import type { PostgresPool, PostgresPoolClient } from "kysely";
+import pg, { type ClientConfig, type PoolClient } from "pg";
+import { type Call, throwIfAborted } from "../runtime/index.ts";
+import { isComingOrGoing, toDatabaseFailure } from "./failures.ts";
+
+/** Where a database is, in `pg`'s terms. */
+export interface Endpoint {
+  readonly client: ClientConfig;
+  /** For people, without the password. */
+  readonly description: string;
+}
+
+const CONNECT_TIMEOUT_MS = 15_000;
+/** How long a server may be "starting up" or "shutting down" before that is a failure: a crash recovery can take minutes. */
+const COMING_OR_GOING_MS = 120_000;
+/** How long a statement waits for one of the pool's connections. Only a bug (or a hung server) makes it this long. */
+const POOL_WAIT_MS = 300_000;
+
+const INT8 = 20;
+
+/** `bigint` as a number; a value that a number can't hold is refused, not rounded. */
+function parseBigint(text: string): number {
+  const value = Number(text);
+  if (!Number.isSafeInteger(value)) throw new RangeError(`a bigint is too large for a number: ${text}`);
+  return value;
+}
+
+const types: ClientConfig["types"] = {
+  getTypeParser: (oid: number, format?: "text" | "binary") =>
+    oid === INT8 && format !== "binary" ? parseBigint : pg.types.getTypeParser(oid, format as "text"),
+} as NonNullable<ClientConfig["types"]>;
+
+/** A client whose connecting is bounded; the pool's own option of that name would also bound the wait for a free connection. */
+class BoundedClient extends pg.Client {
+  constructor(config?: string | ClientConfig) {
+    super({ ...(typeof config === "object" ? config : {}), connectionTimeoutMillis: CONNECT_TIMEOUT_MS });
+  }
+}
+
+/** A connection of its own, outside of the pool: for session state. The caller ends it and listens to its `error` event. */
+export async function connectClient(
+  endpoint: Endpoint,
+  onError: (error: Error) => void,
+  call: Call,
+): Promise<pg.Client> {
+  return await withPatience(endpoint, call, async () => {
+    const client = new BoundedClient({ application_name: "stowage", ...endpoint.client, types });
+    client.on("error", onError);
+    try {
+      await client.connect();
+      return client;
+    } catch (error) {
+      await client.end().catch(() => {});
+      throw error;
+    }
+  });
+}
+
+/** One attempt, without patience: is there a server, and does it take connections? */
+export async function tryConnection(endpoint: Endpoint): Promise<void> {
+  const client = new BoundedClient({ ...endpoint.client });
+  client.on("error", () => {});
+  try {
+    await client.connect();
+  } finally {
+    await client.end().catch(() => {});
+  }
+}
+
+/** A bounded pool in the form that Kysely takes, whose failures are errors of ours. */
+export function createPool(endpoint: Endpoint, connectionsMax: number, call: Call): PostgresPool {
+  const pool = new pg.Pool({
+    application_name: "stowage",
+    ...endpoint.client,
+    types,
+    max: connectionsMax,
+    connectionTimeoutMillis: POOL_WAIT_MS,
+    Client: BoundedClient,
+  });
+  // An idle connection that ends is replaced by the next statement that needs one.
+  pool.on("error", (error) => call.log.debug({ reason: error.message }, "idle connection lost"));
+  const wrapped = new WeakMap<PoolClient, PostgresPoolClient>();
+  return {
+    options: pool.options,
+    Client: BoundedClient,
+    async connect() {
+      const client = await withPatience(endpoint, call, () => pool.connect());
+      let known = wrapped.get(client);
+      if (known === undefined) {
+        known = wrap(client, endpoint.description);
+        wrapped.set(client, known);
+      }
+      return known;
+    },
+    end: () => pool.end(),
+  };
+}
+
+function wrap(client: PoolClient, database: string): PostgresPoolClient {
+  // A connection lost while it is checked out fails the statement; the event says the same once more.
+  client.on("error", () => {});
+  const query = async (sql: string, parameters: readonly unknown[]) => {
+    try {
+      return await client.query(sql, [...parameters]);
+    } catch (error) {
+      throw toDatabaseFailure(error, database);
+    }
+  };
+  const { processID } = client as PoolClient & { processID?: number };
+  return {
+    query: query as unknown as PostgresPoolClient["query"],
+    release: (destroy?: boolean) => client.release(destroy),
+    ...(processID === undefined ? {} : { processID }),
+  };
+}
+
+async function withPatience<T>(endpoint: Endpoint, call: Call, connect: () => Promise<T>): Promise<T> {
+  const deadline = performance.now() + COMING_OR_GOING_MS;
+  for (let waitMs = 10; ; waitMs = Math.min(waitMs * 2, 500)) {
+    throwIfAborted(call);
+    try {
+      return await connect();
+    } catch (error) {
+      if (!isComingOrGoing(error) || performance.now() > deadline) {
+        throw toDatabaseFailure(error, endpoint.description);
+      }
+      await delay(waitMs);
+    }
+  }
+}

@@ -1,0 +1,63 @@
+import { Kysely, PostgresDialect } from "kysely";
+import type { Call } from "../runtime/index.ts";
+import type { Database, DatabaseLocation, HeldLock } from "./database.ts";
+import { useEmbeddedServer } from "./embedded/index.ts";
+import { createPool } from "./endpoint.ts";
+import { acquireLock } from "./locks.ts";
+import { migrate, migrations } from "./migrations/index.ts";
+import type { Tables } from "./tables.ts";
+import { runTransaction } from "./transactions.ts";
+import { parseDatabaseUrl } from "./url.ts";
+
+export interface DatabaseOptions {
+  /** Connections for statements and transactions; each held lock has one more. Default 8. */
+  readonly connectionsMax?: number;
+}
+
+/**
+ * Opens the database and brings its schema up to date. Closing the result closes its pool and locks and, for an embedded database
+ * that nobody else uses, stops the server.
+ *
+ * @throws StowageError `CONFIG_INVALID` a bad URL · `DB_UNREACHABLE` · `ACCESS_DENIED` user or password refused ·
+ * `DB_EMBEDDED_FAILED` · `DB_SCHEMA_NEWER`
+ */
+export async function openDatabase(
+  location: DatabaseLocation,
+  options: DatabaseOptions,
+  call: Call,
+): Promise<Database> {
+  await using opening = new AsyncDisposableStack();
+  const endpoint =
+    location.kind === "embedded"
+      ? opening.use(await useEmbeddedServer(location.dataDirectory, call)).endpoint
+      : parseDatabaseUrl(location.url);
+  const pool = createPool(endpoint, options.connectionsMax ?? 8, call);
+  opening.defer(() => pool.end());
+  const sql = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
+  const locks = new Set<HeldLock>();
+  opening.defer(async () => {
+    await Promise.all([...locks].map((lock) => lock[Symbol.asyncDispose]()));
+  });
+
+  const database: Omit<Database, typeof Symbol.asyncDispose> = {
+    sql,
+    description: endpoint.description,
+    transaction: (work, under) => runTransaction(sql, work, under),
+    async lock(name, mode, timeoutMs, under) {
+      const held = await acquireLock(endpoint, name, mode, timeoutMs, under);
+      if (held === undefined) return undefined;
+      const registered: HeldLock = {
+        signal: held.signal,
+        async [Symbol.asyncDispose]() {
+          locks.delete(registered);
+          await held[Symbol.asyncDispose]();
+        },
+      };
+      locks.add(registered);
+      return registered;
+    },
+  };
+  await migrate(database, migrations, call);
+  const opened = opening.move();
+  return { ...database, [Symbol.asyncDispose]: () => opened.disposeAsync() };
+}
