@@ -171,4 +171,39 @@ describe.skipIf(root === undefined && !areFixturesRequired())("catalogers on rea
     const key = (one: object) => JSON.stringify(Object.values(one).slice(0, 5));
     expect(by(found, key)).toEqual(by(told, key));
   });
+
+  it("debian-12-languages: npm and Python packages are what npm and importlib.metadata say", async () => {
+    const { of, truth } = await run("debian-12-languages");
+    const npm = of("npm").packages.map((one) => ({
+      name: one.name,
+      version: one.version,
+      license: one.licenses.join(),
+      path: `/${one.location}`,
+    }));
+    // npm ls tells the project too, which nothing has installed.
+    const project = "/srv/app/package.json";
+    const told = (truth.packages.npm ?? []).filter((one) => one.path !== project);
+    expect(told).toHaveLength(73);
+    const key = (one: object) => (one as { path: string }).path;
+    expect(by(npm, key)).toEqual(by(told, key));
+
+    const python = of("python").packages.map((one) => ({
+      name: one.name,
+      version: one.version,
+      license: one.licenses.join(),
+      path: `/${one.location.slice(0, one.location.lastIndexOf("/"))}`,
+    }));
+    expect(by(python, key)).toEqual(by(truth.packages.python ?? [], key));
+    for (const one of [...of("npm").packages, ...of("python").packages]) expect(one.layer).toBe(1);
+  });
+
+  it("debian-12-languages: the RECORD of a distribution lists its files with their digests", async () => {
+    const { of, truth } = await run("debian-12-languages");
+    const python = of("python");
+    const owned = python.owned(python.packages.find((one) => one.name === "chardet"));
+    const sha256 = new Map(truth.files.map((file) => [file.path, file.sha256]));
+    const there = owned.filter((file) => file.digest !== undefined && sha256.has(`/${file.path}`));
+    expect(there.length).toBeGreaterThan(10);
+    expect(there.map((file) => file.digest)).toEqual(there.map((file) => `sha256:${sha256.get(`/${file.path}`)}`));
+  });
 });

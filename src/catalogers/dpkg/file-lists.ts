@@ -60,6 +60,7 @@ export function parseDiversions(text: string, problems: ProblemList): readonly J
 }
 
 const licensesMax = 100;
+const COPYRIGHT_FIELDS: ReadonlySet<string> = new Set(["format", "license"]);
 
 /**
  * Short names of the licences in a machine-readable copyright file, in order of appearance; none if it is not machine-readable.
@@ -69,7 +70,7 @@ const licensesMax = 100;
 export function parseCopyright(text: string): readonly string[] {
   const licenses = new Set<string>();
   let isFirst = true;
-  for (const stanza of parseStanzas(text)) {
+  for (const stanza of parseStanzas(text, COPYRIGHT_FIELDS)) {
     if (isFirst && !stanza.has("format")) return [];
     isFirst = false;
     const name = fieldText(stanza.get("license")?.split("\n", 1)[0]);

@@ -20,6 +20,20 @@ export type DpkgPackage = {
   readonly homepage?: string;
 };
 
+const FIELDS: ReadonlySet<string> = new Set([
+  "package",
+  "status",
+  "version",
+  "architecture",
+  "multi-arch",
+  "source",
+  "installed-size",
+  "maintainer",
+  "description",
+  "homepage",
+  "conffiles",
+]);
+
 /** Whether files of a package in this state may be there: in every state but two. */
 export function hasFilesInState(state: string): boolean {
   return state !== "not-installed" && state !== "config-files";
@@ -35,7 +49,7 @@ export function* parseStatus(
   stateWithoutStatus: string,
   problems: ProblemList,
 ): Generator<{ package: DpkgPackage; files: readonly OwnedFile[] }> {
-  for (const stanza of parseStanzas(text)) {
+  for (const stanza of parseStanzas(text, FIELDS)) {
     const name = nameText(stanza.get("package"));
     if (name === undefined || name.includes("/")) {
       problems.add("a stanza without a usable package name was left out");
@@ -85,7 +99,7 @@ function parseSource(text: string | undefined): { readonly name: string; readonl
 function parseConffiles(stanza: Stanza): readonly OwnedFile[] {
   const files = new OwnedFiles();
   for (const line of linesOf(stanza.get("conffiles") ?? "")) {
-    const words = line.split(" ");
+    const words = line.trim().split(" ");
     let isLeaving = false;
     while (words.length > 2 && (words.at(-1) === "obsolete" || words.at(-1) === "remove-on-upgrade")) {
       if (words.pop() === "remove-on-upgrade") isLeaving = true;

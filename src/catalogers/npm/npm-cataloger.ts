@@ -15,7 +15,7 @@ export const npmCataloger: Cataloger = {
   name: "npm",
   version: 1,
   wants: ["**/node_modules/*/package.json", "**/node_modules/@*/*/package.json"],
-  fileBytesMax: 4 * 1024 * 1024,
+  fileBytesMax: 2 * 1024 * 1024,
 
   *catalog(files) {
     let left = packagesMax;

@@ -13,6 +13,20 @@ export type PythonPackage = {
 
 const CLASSIFIER = "License :: ";
 const licensesMax = 20;
+/** More continuation lines than any short field has are not kept. */
+const FIELD_LINES_MAX = 50;
+const FIELDS: ReadonlySet<string> = new Set([
+  "name",
+  "version",
+  "license-expression",
+  "license",
+  "author",
+  "author-email",
+  "maintainer",
+  "maintainer-email",
+  "summary",
+  "home-page",
+]);
 /** A `License` field may hold a whole licence; that is no name. */
 const LICENSE_CHARACTERS_MAX = 200;
 
@@ -34,12 +48,12 @@ export function parseMetadata(text: string): PythonPackage | undefined {
       if (whole.startsWith(CLASSIFIER) && classifiers.length < licensesMax) classifiers.push(whole);
     } else if (key === "project-url") {
       if (projectUrls.length < licensesMax) projectUrls.push(whole);
-    } else if (key !== "" && whole !== "UNKNOWN") fields.set(key, whole);
+    } else if (FIELDS.has(key) && whole !== "UNKNOWN") fields.set(key, whole);
   };
   for (const line of linesOf(text)) {
     if (line === "") break;
     if (line.startsWith(" ") || line.startsWith("\t")) {
-      value.push(line);
+      if (value.length < FIELD_LINES_MAX) value.push(line);
       continue;
     }
     close();
