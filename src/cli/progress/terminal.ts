@@ -59,23 +59,25 @@ function frameLines(tasks: TaskList, columns: number, rows: number, colors: Colo
   const active = [...tasks.running].filter((task) => task.done > 0);
   const taskRows = Math.max(0, rows - 1);
   const shown = active.length > taskRows ? active.slice(0, Math.max(0, taskRows - 1)) : active;
-  const labelWidth = Math.max(0, ...shown.map((task) => printable(task.label).length));
+  const totalLabel = `total, ${tasks.tasksEnded} of ${tasks.tasksBegun} done`;
+  const labelWidth = Math.max(totalLabel.length, ...shown.map((task) => printable(task.label).length));
   const lines = shown.map((task) => progressLine(printable(task.label), labelWidth, task, columns, colors));
-  if (shown.length < active.length && taskRows > 0) lines.push(`… and ${active.length - shown.length} more`);
-  const total = {
-    label: "",
-    done: tasks.bytesDone,
-    total: tasks.bytesTotal,
-    startedAt: undefined,
-    rate: tasks.rate,
-  };
-  const label = `total, ${tasks.tasksEnded} of ${tasks.tasksBegun} done`;
-  lines.push(progressLine(label, labelWidth, total, columns, colors));
+  if (shown.length < active.length && taskRows > 0) {
+    lines.push(shorten(`… and ${active.length - shown.length} more`, columns));
+  }
+  const total = { done: tasks.bytesDone, total: tasks.bytesTotal, rate: tasks.rate };
+  lines.push(progressLine(totalLabel, labelWidth, total, columns, colors));
   return lines.slice(-Math.max(1, rows));
 }
 
 /** A label, and as much of the rest as fits: percentage first, then bytes, time left, rate, and the bar. */
-function progressLine(label: string, labelWidth: number, task: RunningTask, columns: number, colors: Colors): string {
+function progressLine(
+  label: string,
+  labelWidth: number,
+  task: Pick<RunningTask, "done" | "total" | "rate">,
+  columns: number,
+  colors: Colors,
+): string {
   const share = task.total ? Math.min(1, task.done / task.total) : undefined;
   const rate = task.rate.bytesPerSecond;
   const left = timeLeft(task.done, task.total, task.rate);
