@@ -1,8 +1,189 @@
+import { once } from "node:events";
+import { pipeline, type Readable, Transform, type TransformCallback } from "node:stream";
+import { maskSecrets } from "../../config/index.ts";
 import { StowageError } from "../../errors/index.ts";
-import type { Reference } from "../reference.ts";
+import type { Call } from "../../runtime/index.ts";
+import { digestOf, verifyBytes } from "../digest.ts";
+import { manifestAccept } from "../media-types.ts";
+import { formatReference, type Reference, registryName } from "../reference.ts";
+import { type ManifestReader, resolveImage } from "../resolve.ts";
 import type { SourceOptions } from "../source-options.ts";
-import type { ImageSource } from "../types.ts";
+import type { Descriptor, ImageSource } from "../types.ts";
+import { accessDenied } from "./authorizer.ts";
+import { RegistryClient } from "./client.ts";
+import { retrying, TransientFailure } from "./retry.ts";
+import { defaultSettings, type RegistrySettings } from "./settings.ts";
+import { contentLength, destroyBody, discard, type HttpAnswer, readBody, toFailure } from "./transport.ts";
 
-export function openRegistry(reference: Reference, _options: SourceOptions): ImageSource {
-  throw new StowageError("REGISTRY_UNREACHABLE", { host: reference.domain, reason: "comes with the next commit" });
+/**
+ * A repository at a registry, asked when something is resolved or opened.
+ * @see OCI distribution-spec, "Pull"
+ */
+export function openRegistry(
+  reference: Reference,
+  options: SourceOptions,
+  settings: RegistrySettings = defaultSettings,
+): ImageSource {
+  const { repository } = registryName(reference);
+  const client = new RegistryClient(reference, options, settings);
+  const again = <T>(work: () => Promise<T>, call: Call) => retrying(work, settings, options.progress, call);
+
+  /** A manifest or a configuration in whole; `undefined` where there is none. */
+  function readDocument(path: string, what: string, call: Call) {
+    return again(async () => {
+      const answer = await client.get(path, { accept: manifestAccept }, call);
+      if (answer.status === 404) {
+        await discard(answer, call);
+        return undefined;
+      }
+      if (answer.status !== 200) throw await refusal(answer, repository, call);
+      const bound = {
+        limit: "manifestBytesMax",
+        max: options.limits.manifestBytesMax,
+        timeoutMs: settings.documentTimeoutMs,
+        what,
+      };
+      const type = answer.headers["content-type"];
+      // Parameters of the type don't count.
+      const mediaType = typeof type === "string" ? type.split(";", 1)[0]?.trim() : undefined;
+      return { bytes: await readBody(answer, bound, call), mediaType };
+    }, call);
+  }
+
+  const reader: ManifestReader = {
+    async read(descriptor, what, call) {
+      const kind = what === "manifest" ? "manifests" : "blobs";
+      const found = await readDocument(`/v2/${repository}/${kind}/${descriptor.digest}`, what, call);
+      if (found === undefined) throw new StowageError("IMAGE_BLOB_MISSING", { digest: descriptor.digest });
+      return found.bytes;
+    },
+    async has() {
+      return true;
+    },
+  };
+
+  return {
+    description: formatReference(reference),
+    async resolve(platform, call) {
+      const name = reference.digest ?? reference.tag ?? "latest";
+      const found = await readDocument(`/v2/${repository}/manifests/${name}`, "the manifest", call);
+      if (found === undefined) throw new StowageError("IMAGE_NOT_FOUND", { image: formatReference(reference) });
+      const { bytes, mediaType } = found;
+      // `Docker-Content-Digest` is often wrong or missing: only the bytes count.
+      const digest = reference.digest ?? digestOf(bytes);
+      verifyBytes(bytes, { digest }, `manifest ${digest}`);
+      const root = { kind: "document", bytes, digest, mediaType } as const;
+      const image = await resolveImage(root, platform, reader, options.limits.layersMax, call);
+      const suggestedName = reference.tag && formatReference({ ...reference, digest: undefined });
+      return { ...image, suggestedName };
+    },
+    layers: {
+      open(layer, call) {
+        return again(async () => {
+          const answer = await client.get(`/v2/${repository}/blobs/${layer.digest}`, {}, call);
+          if (answer.status === 404) {
+            await discard(answer, call);
+            throw new StowageError("IMAGE_BLOB_MISSING", { digest: layer.digest });
+          }
+          if (answer.status !== 200) throw await refusal(answer, repository, call);
+          const announced = contentLength(answer);
+          if (announced !== undefined && announced !== layer.size) {
+            destroyBody(answer.body);
+            throw sizeMismatch(layer, announced);
+          }
+          return countedBody(answer, layer, call);
+        }, call);
+      },
+      has(layer, call) {
+        return again(async () => {
+          const path = `/v2/${repository}/blobs/${layer.digest}`;
+          // A redirect is an answer too: the registry gives it to those who may read only.
+          const answer = await client.head(path, call).catch((error: unknown) => {
+            if (error instanceof StowageError && error.code === "ACCESS_DENIED") return undefined;
+            throw error;
+          });
+          if (answer === undefined) return false;
+          await discard(answer, call);
+          if (answer.status === 200 || (answer.status >= 300 && answer.status < 400)) return true;
+          if ([401, 403, 404].includes(answer.status)) return false;
+          throw new StowageError("REGISTRY_REFUSED", { host: answer.url.host, status: answer.status });
+        }, call);
+      },
+    },
+    [Symbol.asyncDispose]: () => client[Symbol.asyncDispose](),
+  };
+}
+
+/**
+ * The body of a blob once its first bytes are there, so that a connection that dies before is tried again. Later it is an error of the
+ * stream, as is a body that is longer or shorter than the descriptor says.
+ */
+async function countedBody(answer: HttpAnswer, layer: Descriptor, call: Call): Promise<Readable> {
+  const { body } = answer;
+  const { host } = answer.url;
+  try {
+    await once(body, "readable", { signal: call.signal });
+  } catch (error) {
+    destroyBody(body);
+    throw toFailure(error, host, call);
+  }
+  let count = 0;
+  const counter = new Transform({
+    transform(chunk: Buffer, _encoding, done: TransformCallback) {
+      count += chunk.length;
+      if (count > layer.size) done(sizeMismatch(layer, count));
+      else done(null, chunk);
+    },
+    flush(done) {
+      done(count === layer.size ? null : sizeMismatch(layer, count));
+    },
+    destroy(error, done) {
+      const failure = error === null ? null : toFailure(error, host, call);
+      if (failure instanceof TransientFailure) {
+        const reason = `the connection broke after ${count} of ${layer.size} bytes`;
+        done(new StowageError("REGISTRY_UNREACHABLE", { host, reason }, { cause: failure.cause }));
+      } else done(failure);
+    },
+  });
+  // Errors reach the reader through the counter.
+  pipeline(body, counter, () => undefined);
+  return counter;
+}
+
+function sizeMismatch(layer: Descriptor, actual: number): StowageError {
+  const what = `layer ${layer.digest}`;
+  return new StowageError("IMAGE_SIZE_MISMATCH", { what, expected: layer.size, actual });
+}
+
+const ERROR_BYTES_MAX = 64 * 1024;
+
+/** The error for a status that is no success. */
+async function refusal(answer: HttpAnswer, repository: string, call: Call): Promise<StowageError> {
+  const { status, url } = answer;
+  const bound = { limit: "errorBytesMax", max: ERROR_BYTES_MAX, timeoutMs: 10_000, what: "an error's body" };
+  let reason: string | undefined;
+  try {
+    reason = describeError(await readBody(answer, bound, call));
+  } catch (error) {
+    if (call.signal.aborted) throw error;
+    // A body that can't be read explains nothing; the status is what counts.
+    reason = undefined;
+  }
+  if (status === 401 || status === 403) return accessDenied(url.host, status, repository, reason);
+  return new StowageError("REGISTRY_REFUSED", { host: url.host, status, ...(reason ? { reason } : {}) });
+}
+
+/** What the registry says, short and printable. @see OCI distribution-spec, "Error Codes" */
+function describeError(body: Buffer): string | undefined {
+  let value: unknown;
+  try {
+    value = JSON.parse(body.toString("utf8"));
+  } catch {
+    // HTML of some proxy.
+    return undefined;
+  }
+  const first = (value as { errors?: { code?: unknown; message?: unknown }[] } | null)?.errors?.[0];
+  const parts = [first?.code, first?.message].filter((part) => typeof part === "string");
+  const text = parts.join(": ").replace(/[^\x20-\x7e]+/g, " ");
+  return text === "" ? undefined : maskSecrets(text).slice(0, 300);
 }
