@@ -1,25 +1,12 @@
-import { createColors } from "picocolors";
 import type { Colors } from "picocolors/types.js";
 import type { Application, ApplicationOptions } from "../app/index.ts";
 import { type Environment, maskSecrets, parseLimits } from "../config/index.ts";
 import { StowageError } from "../errors/index.ts";
 import { type Call, createLogger, type Progress, silentProgress } from "../runtime/index.ts";
+import { colorsFor } from "./colors.ts";
 import { Output, type OutputStream } from "./output.ts";
+import { type GlobalOptions, logLevels } from "./program.ts";
 import { type ProgressDisplay, systemTicker } from "./progress/tasks.ts";
-
-/** Options that every command takes, before or after its name. */
-export interface GlobalOptions {
-  readonly dataDir?: string;
-  readonly dbConnect?: string;
-  readonly limit?: readonly string[];
-  readonly logLevel?: string;
-  readonly quiet?: boolean;
-  readonly output?: "table" | "json";
-  /** False for `--no-color`. */
-  readonly color?: boolean;
-}
-
-export const logLevels = ["trace", "debug", "info", "warn", "error", "fatal", "silent"] as const;
 
 /** The world outside of the command line, so that tests can be one. */
 export interface Host {
@@ -107,10 +94,4 @@ async function createDisplay(format: "table" | "json", options: GlobalOptions, h
   }
   const { createLineProgress } = await import("./progress/lines.ts");
   return createLineProgress(write, systemTicker);
-}
-
-/** Colours, if the user's wish or else the stream allows them. */
-export function colorsFor(stream: OutputStream, options: GlobalOptions, environment: Environment): Colors {
-  const isWished = options.color === false ? false : environment.color;
-  return createColors(isWished ?? (stream.isTTY === true && !environment.isTerminalDumb));
 }

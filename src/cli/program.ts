@@ -1,5 +1,19 @@
 import { Command, Option } from "commander";
-import { type Context, type GlobalOptions, logLevels } from "./context.ts";
+import type { Context } from "./context.ts";
+
+/** Options that every command takes, before or after its name. */
+export interface GlobalOptions {
+  readonly dataDir?: string;
+  readonly dbConnect?: string;
+  readonly limit?: readonly string[];
+  readonly logLevel?: string;
+  readonly quiet?: boolean;
+  readonly output?: "table" | "json";
+  /** False for `--no-color`. */
+  readonly color?: boolean;
+}
+
+export const logLevels = ["trace", "debug", "info", "warn", "error", "fatal", "silent"] as const;
 
 /** Runs a command's work with a context made from the global options. */
 export type Start = (options: GlobalOptions, work: (context: Context) => Promise<void>) => Promise<void>;

@@ -1,9 +1,10 @@
 import type { CommanderError } from "commander";
 import { StowageError, toStowageError } from "../errors/index.ts";
-import { colorsFor, createContext, type GlobalOptions, type Host } from "./context.ts";
+import { colorsFor } from "./colors.ts";
+import type { Host } from "./context.ts";
 import { describeFailure, failureDocument } from "./failure.ts";
 import { OutputClosed } from "./output.ts";
-import { createProgram, everyCommand } from "./program.ts";
+import { createProgram, everyCommand, type GlobalOptions } from "./program.ts";
 
 /**
  * Runs one command line and returns its exit code: 0 done, 1 refused or failed, 2 usage or configuration, 3 unreachable, 130 interrupted.
@@ -17,6 +18,8 @@ export async function runCommandLine(
 ): Promise<number> {
   let help = "";
   const program = createProgram(version, async (options, work) => {
+    // Loaded when a command runs: help and version do without.
+    const { createContext } = await import("./context.ts");
     using context = createContext(options, host, interrupted);
     await work(context);
   });
