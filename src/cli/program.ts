@@ -18,7 +18,7 @@ export const logLevels = ["trace", "debug", "info", "warn", "error", "fatal", "s
 /** Runs a command's work with a context made from the global options. */
 export type Start = (options: GlobalOptions, work: (context: Context) => Promise<void>) => Promise<void>;
 
-export const contentTypes = ["os", "apk", "dpkg", "rpm", "npm", "python", "files"] as const;
+const contentTypes = ["os", "apk", "dpkg", "rpm", "npm", "python", "files"] as const;
 export type ContentType = (typeof contentTypes)[number];
 
 interface Example {
