@@ -111,14 +111,15 @@ function select(entries: readonly Descriptor[], ref: string | undefined, descrip
       found = entries.filter((entry) => namesOf(entry).some((name) => findFullTag(name) === fullTag));
     }
   }
-  const byDigest = new Map(found.map((entry) => [entry.digest, entry]));
+  // Of several names of one image the first counts.
+  const byDigest = new Map(found.toReversed().map((entry) => [entry.digest, entry]));
   if (byDigest.size === 0) {
     const names = [...new Set(entries.flatMap(namesOf))].slice(0, 20);
     const hint = names.length > 0 ? `it has: ${names.join(", ")}` : undefined;
     throw new StowageError("IMAGE_NOT_FOUND", { image: description }, hint === undefined ? {} : { hint });
   }
   if (byDigest.size === 1) return [...byDigest.values()];
-  const images = [...byDigest.values()];
+  const images = [...byDigest.values()].reverse();
   const platforms = new Set(images.map(({ platform }) => platform && formatPlatform(platform)));
   const names = new Set(images.map((entry) => namesOf(entry)[0]));
   if (names.size === 1 && platforms.size === images.length && !platforms.has(undefined)) return images;

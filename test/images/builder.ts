@@ -302,7 +302,9 @@ function docker25Archive(entries: readonly DockerArchiveEntry[]): Buffer {
     entries.flatMap(({ image, repoTags }) =>
       (repoTags ?? [undefined]).map((name) => ({
         image,
-        ...(name === undefined ? {} : { name: `docker.io/library/${name}`, ref: name.slice(name.indexOf(":") + 1) }),
+        ...(name === undefined
+          ? {}
+          : { name: name.includes("/") ? name : `docker.io/library/${name}`, ref: name.slice(name.indexOf(":") + 1) }),
       })),
     ),
   );
