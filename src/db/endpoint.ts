@@ -2,7 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { PostgresPool, PostgresPoolClient } from "kysely";
 import pg, { type ClientConfig, type PoolClient } from "pg";
 import { type Call, throwIfAborted } from "../runtime/index.ts";
-import { isComingOrGoing, toDatabaseFailure } from "./failures.ts";
+import { isComingOrGoing, toConnectFailure, toStatementFailure } from "./failures.ts";
 
 /** Where a database is, in `pg`'s terms. */
 export interface Endpoint {
@@ -104,7 +104,7 @@ function wrap(client: PoolClient, database: string): PostgresPoolClient {
     try {
       return await client.query(sql, [...parameters]);
     } catch (error) {
-      throw toDatabaseFailure(error, database);
+      throw toStatementFailure(error, database);
     }
   };
   const { processID } = client as PoolClient & { processID?: number };
@@ -118,13 +118,14 @@ function wrap(client: PoolClient, database: string): PostgresPoolClient {
 async function withPatience<T>(endpoint: Endpoint, call: Call, connect: () => Promise<T>): Promise<T> {
   const deadline = performance.now() + COMING_OR_GOING_MS;
   for (let waitMs = 10; ; waitMs = Math.min(waitMs * 2, 500)) {
-    throwIfAborted(call);
     try {
       return await connect();
     } catch (error) {
       if (!isComingOrGoing(error) || performance.now() > deadline) {
-        throw toDatabaseFailure(error, endpoint.description);
+        throw toConnectFailure(error, endpoint.description);
       }
+      // Not before: the pool outlives the call that opened it, and an interrupted command still has to put things in order.
+      throwIfAborted(call);
       await delay(waitMs);
     }
   }

@@ -4,7 +4,7 @@ import { StowageError } from "../errors/index.ts";
 import { type Call, createCall, throwIfAborted } from "../runtime/index.ts";
 import type { HeldLock } from "./database.ts";
 import { connectClient, type Endpoint } from "./endpoint.ts";
-import { sqlStateOf, toDatabaseFailure } from "./failures.ts";
+import { sqlStateOf, toStatementFailure } from "./failures.ts";
 
 export type LockMode = "exclusive" | "shared";
 
@@ -92,7 +92,7 @@ async function waitForLock(
     if (sqlStateOf(error) === LOCK_NOT_AVAILABLE) return false;
     await client.end().catch(() => {});
     throwIfAborted(call);
-    throw toDatabaseFailure(error, endpoint.description);
+    throw toStatementFailure(error, endpoint.description);
   } finally {
     call.signal.removeEventListener("abort", cancel);
   }

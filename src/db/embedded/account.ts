@@ -26,9 +26,9 @@ export async function prepareDataDirectory(directory: string): Promise<Account> 
   if (uid === undefined || gid === undefined) {
     throw failed(`there is no embedded database for ${process.platform}`, "use your own PostgreSQL with --db-connect");
   }
-  let isNew: boolean;
+  let firstMade: string | undefined;
   try {
-    isNew = (await mkdir(directory, { recursive: true, mode: 0o700 })) !== undefined;
+    firstMade = await mkdir(directory, { recursive: true, mode: 0o700 });
   } catch (error) {
     throw failed(
       `the data directory can't be made: ${(error as Error).message}`,
@@ -53,9 +53,11 @@ export async function prepareDataDirectory(directory: string): Promise<Account> 
     gid: NOBODY,
   };
   // An empty directory of root was made for us (`mktemp -d`, a volume); one with other things in it is left as it is.
-  if (directoryOwner?.uid === 0 && (isNew || (await readdir(directory)).length === 0)) {
-    await chown(directory, account.uid, account.gid);
-    await chmod(directory, 0o700);
+  const isForUs = directoryOwner?.uid === 0 && (firstMade !== undefined || (await readdir(directory)).length === 0);
+  for (let current = directory; isForUs; current = dirname(current)) {
+    await chown(current, account.uid, account.gid);
+    await chmod(current, 0o700);
+    if (current === (firstMade ?? directory)) break;
   }
   const closed = await findClosed(directory, account);
   if (closed !== undefined) {

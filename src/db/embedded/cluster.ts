@@ -43,23 +43,25 @@ export async function ensureCluster(
   }
   const unfinished = await mkdtemp(join(dataDirectory, "postgres-new-"));
   if (account.isOther) await chown(unfinished, account.uid, account.gid);
-  const made = join(unfinished, "cluster");
-  let { code, output } = await initialize(program, made, account, call);
-  if (code !== 0 && output.includes("could not look up effective user ID")) {
-    const patched = join(unfinished, "program");
-    await mkdir(patched);
-    ({ code, output } = await initialize(await patchForNamelessUser(program, patched), made, account, call));
-  }
-  throwIfAborted(call);
-  if (code !== 0) {
+  try {
+    const made = join(unfinished, "cluster");
+    let { code, output } = await initialize(program, made, account, call);
+    if (code !== 0 && output.includes("could not look up effective user ID")) {
+      const patched = join(unfinished, "program");
+      await mkdir(patched);
+      ({ code, output } = await initialize(await patchForNamelessUser(program, patched), made, account, call));
+    }
+    throwIfAborted(call);
+    if (code !== 0) {
+      throw new StowageError("DB_EMBEDDED_FAILED", { reason: "initdb failed", log: output.trim() });
+    }
+    await rename(made, cluster);
+    await using directory = await open(dataDirectory);
+    await directory.sync();
+    return cluster;
+  } finally {
     await rm(unfinished, { recursive: true, force: true });
-    throw new StowageError("DB_EMBEDDED_FAILED", { reason: "initdb failed", log: output.trim() });
   }
-  await rename(made, cluster);
-  await using directory = await open(dataDirectory);
-  await directory.sync();
-  await rm(unfinished, { recursive: true, force: true });
-  return cluster;
 }
 
 async function readClusterVersion(cluster: string): Promise<string | undefined> {
@@ -90,6 +92,9 @@ async function initialize(
     "--locale=C",
     "--wal-segsize=4",
     "--no-instructions",
+    // Else a container's small `/dev/shm` stops it.
+    "-c",
+    "dynamic_shared_memory_type=mmap",
   ];
   const child = spawn(join(program.directory, "bin", "initdb"), parameters, {
     cwd: "/",

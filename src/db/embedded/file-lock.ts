@@ -1,6 +1,6 @@
 import { closeSync, constants, lchownSync, openSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
-import { StowageError } from "../../errors/index.ts";
+import { messageOf, StowageError } from "../../errors/index.ts";
 import { type Call, throwIfAborted } from "../../runtime/index.ts";
 import type { Account } from "./account.ts";
 
@@ -47,20 +47,19 @@ export async function lockFile(
 async function tryLock(path: string, mode: "shared" | "exclusive"): Promise<FileLock | undefined> {
   // Loaded late: only commands that use the embedded database need it.
   const { DatabaseSync } = await import("node:sqlite");
-  const file = new DatabaseSync(path, { timeout: 0 });
-  const attempt = (statement: string): boolean => {
-    try {
-      file.exec(statement);
-      return true;
-    } catch (error) {
-      if ((error as { errcode?: number }).errcode === SQLITE_BUSY) return false;
-      file.close();
-      const reason = `the lock file can't be used: ${(error as Error).message}`;
-      throw new StowageError("DB_EMBEDDED_FAILED", { reason }, { cause: error, hint: "use a local file system" });
-    }
-  };
-  const got = mode === "exclusive" ? attempt("begin exclusive") : attempt("begin; select count(*) from sqlite_schema");
-  if (!got) {
+  const file = translate(() => new DatabaseSync(path, { timeout: 0 }));
+  const attempt = (statement: string) =>
+    translate(() => {
+      try {
+        file.exec(statement);
+        return true;
+      } catch (error) {
+        if ((error as { errcode?: number }).errcode === SQLITE_BUSY) return false;
+        file.close();
+        throw error;
+      }
+    });
+  if (!attempt(mode === "exclusive" ? "begin exclusive" : "begin; select count(*) from sqlite_schema")) {
     file.close();
     return undefined;
   }
@@ -73,6 +72,18 @@ async function tryLock(path: string, mode: "shared" | "exclusive"): Promise<File
       if (file.isOpen) file.close();
     },
   };
+
+  function translate<T>(work: () => T): T {
+    try {
+      return work();
+    } catch (error) {
+      throw new StowageError(
+        "DB_EMBEDDED_FAILED",
+        { reason: `the lock file ${path} can't be used: ${messageOf(error)}` },
+        { cause: error, hint: "is the data directory another user's, read-only, or on a file system without locks?" },
+      );
+    }
+  }
 }
 
 /** Made here and not by SQLite, so that root leaves a file that the data directory's owner can use, and follows no link. */
@@ -82,7 +93,8 @@ function createFile(path: string, account: Account): void {
     closeSync(openSync(path, flags, 0o600));
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "EEXIST") return;
-    throw error;
+    const reason = `the data directory can't be written: ${messageOf(error)}`;
+    throw new StowageError("DB_EMBEDDED_FAILED", { reason }, { cause: error, hint: "choose another with --data-dir" });
   }
   if (account.isOther) lchownSync(path, account.uid, account.gid);
 }

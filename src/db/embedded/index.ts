@@ -58,7 +58,15 @@ export async function useEmbeddedServer(
   const socket = await openSocketDirectory(cluster);
   entering.defer(() => socket.close());
   const endpoint: Endpoint = {
-    client: { host: socket.path, port: 5432, user: ROLE, database: "postgres", ssl: false, options: "" },
+    // All that `pg` would else take from the environment (`PGPORT`, `PGOPTIONS`…) is said here.
+    client: {
+      host: socket.path,
+      port: 5432,
+      user: ROLE,
+      database: "postgres",
+      ssl: false,
+      options: "-c search_path=public",
+    },
     description: `embedded in ${directory}`,
   };
   await ensureServer(cluster, endpoint, prepare, account, call);
