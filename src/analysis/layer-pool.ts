@@ -73,7 +73,7 @@ export class LayerPool implements AsyncDisposable {
       maxThreads: this.concurrency,
       idleTimeout: 1000,
       trackUnmanagedFds: false,
-      resourceLimits: { maxOldGenerationSizeMb: 512, maxYoungGenerationSizeMb: 16 },
+      resourceLimits: { maxOldGenerationSizeMb: 512, maxYoungGenerationSizeMb: 2 },
     });
     return this.#pool;
   }

@@ -1,2 +1,3 @@
 /** The application as its commands and its server see it. The only room that knows which drivers there are. */
 export type * from "./application.ts";
+export { openApplication } from "./open.ts";

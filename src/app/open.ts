@@ -1,10 +1,12 @@
+import type { AnalysisReport } from "../analysis/index.ts";
 import { Analyzer, type ImageName, retireUnusedLayers } from "../analysis/index.ts";
 import { type Database, openDatabase } from "../db/index.ts";
 import { isCode } from "../errors/index.ts";
 import { type ImageRecord, Images, listImages } from "../images/index.ts";
+import type { PackageType } from "../layer/index.ts";
 import { bytesToText, type MergedEntry, type Package, pathText } from "../layer/index.ts";
-import { type ObjectStore, openObjectStore } from "../objects/index.ts";
-import { createDatabaseDriver } from "../objects/drivers/db/index.ts";
+import { DatabaseDriver } from "../objects/drivers/db/index.ts";
+import { openObjectStore } from "../objects/index.ts";
 import { formatPlatform, openSource, parsePlatform, parseReference } from "../oci/index.ts";
 import type { Call } from "../runtime/index.ts";
 import type {
@@ -18,8 +20,6 @@ import type {
   ImageSummary,
   PackageRecord,
 } from "./application.ts";
-import type { AnalysisReport } from "../analysis/index.ts";
-import type { PackageType } from "../layer/index.ts";
 
 /** Until accounts come, everything belongs to this one. */
 const account = "admin";
@@ -29,9 +29,9 @@ const maintenanceLimit = 100;
 
 /** Opens the database (starting the embedded one if need be), the object store and all that stands on them. */
 export async function openApplication(options: ApplicationOptions, call: Call): Promise<Application> {
-  const database = await openDatabase(options.database, call);
+  const database = await openDatabase(options.database, {}, call);
   try {
-    const store = await openObjectStore({ database, driver: createDatabaseDriver(database) }, call);
+    const store = await openObjectStore({ database, driver: new DatabaseDriver(database) });
     return new OpenApplication(database, store, options);
   } catch (error) {
     await database[Symbol.asyncDispose]();
@@ -39,14 +39,16 @@ export async function openApplication(options: ApplicationOptions, call: Call): 
   }
 }
 
+type OpenStore = Awaited<ReturnType<typeof openObjectStore>>;
+
 class OpenApplication implements Application {
   readonly #database: Database;
-  readonly #store: ObjectStore;
+  readonly #store: OpenStore;
   readonly #images: Images;
   readonly #options: ApplicationOptions;
   #analyzer: Analyzer | undefined;
 
-  constructor(database: Database, store: ObjectStore, options: ApplicationOptions) {
+  constructor(database: Database, store: OpenStore, options: ApplicationOptions) {
     this.#database = database;
     this.#store = store;
     this.#images = new Images(database, store);

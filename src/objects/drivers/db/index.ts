@@ -1,0 +1,2 @@
+/** The `db` driver: blobs in the database itself. */
+export { DatabaseDriver } from "./database-driver.ts";

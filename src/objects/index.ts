@@ -1,0 +1,16 @@
+/**
+ * Objects: documents by account, bucket and key. Bytes never change, pointers do: a put goes to a new location, one transaction moves the pointer,
+ * and the reaper alone deletes. Every read is checked against the digest that was recorded when it was written.
+ */
+export type {
+  BodySource,
+  ByteRange,
+  DriverCapabilities,
+  ObjectDriver,
+  PhysicalKey,
+  StoredBlob,
+} from "./driver.ts";
+export { type ObjectStoreOptions, openObjectStore } from "./object-store.ts";
+export { createPhysicalKey, parsePhysicalKey } from "./physical-key.ts";
+export { transitions } from "./states.ts";
+export type { ObjectRef, ObjectStore, ObjectVersion, ReapReport, StagedObject } from "./store.ts";

@@ -1,0 +1,53 @@
+import { createHash, type Hash } from "node:crypto";
+import { type Readable, Transform } from "node:stream";
+import { StowageError } from "../errors/index.ts";
+import type { ObjectVersion } from "./store.ts";
+
+/** Counts and digests the bytes that pass. */
+export class Digester {
+  readonly #hash: Hash = createHash("sha256");
+  #bytes = 0;
+
+  update(chunk: Buffer): void {
+    this.#hash.update(chunk);
+    this.#bytes += chunk.length;
+  }
+
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /** `sha256:…`; only once. */
+  digest(): string {
+    return `sha256:${this.#hash.digest("hex")}`;
+  }
+}
+
+/** The bytes of `version` as they pass; the stream fails instead of ending when one of them was wrong or missing. */
+export function verified(body: Readable, version: ObjectVersion): Readable {
+  const digester = new Digester();
+  const check = new Transform({
+    transform(chunk: Buffer, _encoding, done) {
+      digester.update(chunk);
+      done(
+        digester.bytes > version.contentBytes ? mismatch(version, `more than ${version.contentBytes} bytes`) : null,
+        chunk,
+      );
+    },
+    flush(done) {
+      const actual = digester.digest();
+      done(actual === version.contentDigest ? null : mismatch(version, actual));
+    },
+  });
+  body.on("error", (error) => check.destroy(error));
+  check.on("close", () => body.destroy());
+  return body.pipe(check);
+}
+
+function mismatch({ ref, contentDigest }: ObjectVersion, actual: string): StowageError {
+  return new StowageError(
+    "OBJECT_DIGEST_MISMATCH",
+    { bucket: ref.bucket, key: ref.key, expected: contentDigest, actual },
+    { hint: "the storage has damaged it: delete the image and analyse it again" },
+  );
+}
