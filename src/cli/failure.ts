@@ -2,12 +2,21 @@ import { maskSecrets } from "../config/index.ts";
 import type { StowageError } from "../errors/index.ts";
 import { printable, printableJson } from "./printable.ts";
 
-/** An error as a person reads it on standard error: message, hint, code. Secrets masked, safe for a terminal. */
-export function describeFailure(error: StowageError, paint: (text: string) => string): string {
-  const { code, message, hint } = error.serialize();
+/**
+ * An error as a person reads it on standard error: message, hint, code. Secrets masked, safe for a terminal.
+ * `isVerbose` adds where an internal failure came from, which is what a report of it needs.
+ */
+export function describeFailure(error: StowageError, paint: (text: string) => string, isVerbose: boolean): string {
+  const { code, message } = error.serialize();
+  const isInternal = code === "INTERNAL_FAILURE";
+  const hint =
+    error.hint ?? (isInternal && !isVerbose ? "run it again with --log-level debug to see where" : undefined);
   const lines = [`${paint("error:")} ${oneLine(message)}`];
   if (hint !== undefined) lines.push(`  hint: ${oneLine(hint)}`);
   lines.push(`  code: ${code}`);
+  if (isInternal && isVerbose && error.cause instanceof Error) {
+    lines.push(...(error.cause.stack ?? "").split("\n").map((line) => `  ${printable(line)}`));
+  }
   return maskSecrets(`${lines.join("\n")}\n`);
 }
 

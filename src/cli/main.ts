@@ -28,7 +28,7 @@ function interrupt(signal: NodeJS.Signals): void {
 
 // Node would print the error as it is, secrets and all.
 process.on("uncaughtException", (error) => {
-  process.stderr.write(describeFailure(toStowageError(error), String));
+  process.stderr.write(describeFailure(toStowageError(error), String, true));
   process.exit(1);
 });
 // Nobody reads the messages any more; the work goes on.

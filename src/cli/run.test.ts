@@ -142,6 +142,7 @@ interface World {
 
 async function run(line: string, world: World = {}) {
   const application = world.application ?? new FakeApplication();
+  const closedBefore = application.closed;
   const stdout = world.stdout ?? new FakeStream(world.terminal);
   const stderr = new FakeStream(world.terminal);
   const stdin = Object.assign(new PassThrough(), { isTTY: world.terminal !== undefined });
@@ -166,7 +167,7 @@ async function run(line: string, world: World = {}) {
   for (const stream of [stdout, stderr]) {
     if (!stream.failure) await new Promise((resolve) => stream.write("", resolve));
   }
-  expect(application.closed).toBe(opened.length);
+  expect(application.closed - closedBefore).toBe(opened.length);
   return { code, stdout: stdout.text, stderr: stderr.text, options: opened[0], asked: application.asked };
 }
 
@@ -353,6 +354,11 @@ describe("failures", () => {
     const { code, stderr } = await run("analyze x", { application });
     expect(code).toBe(1);
     expect(stderr).toContain("INTERNAL_FAILURE");
+    expect(stderr).toContain("--log-level debug");
+    expect(stderr).not.toContain(import.meta.filename);
+    const verbose = await run("analyze x --log-level debug", { application });
+    expect(verbose.stderr).toMatch(/code: INTERNAL_FAILURE\n {2}TypeError: x is not a function\n {6}at /);
+    expect(verbose.stderr).toContain(import.meta.filename);
   });
 
   it("a resource that can't be closed does not hide the failure before it", async () => {

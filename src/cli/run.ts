@@ -66,11 +66,13 @@ function writeHelp(stream: Host["stdout"], help: string, exitCode: number): numb
 }
 
 function report(failure: StowageError, options: GlobalOptions, host: Host): void {
-  const text =
-    options.output === "json"
-      ? failureDocument(failure)
-      : describeFailure(failure, (word) => colorsFor(host.stderr, options, host.environment).red(word));
-  host.stderr.write(text);
+  if (options.output === "json") {
+    host.stderr.write(failureDocument(failure));
+    return;
+  }
+  const { red } = colorsFor(host.stderr, options, host.environment);
+  const isVerbose = ["debug", "trace"].includes(options.logLevel ?? host.environment.logLevel);
+  host.stderr.write(describeFailure(failure, red, isVerbose));
 }
 
 /** A resource that failed to close on the way out must not hide why the way out was taken. */

@@ -1,7 +1,7 @@
 /** Runs the command as its users do: a process of its own, an environment of its own. Nothing here knows the sources. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
+import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
@@ -61,5 +61,7 @@ export function documentOf(name: string, text: string): any {
 /** A directory that is gone when the test file ends. */
 export async function temporaryDirectory(): Promise<AsyncDisposable & { readonly path: string }> {
   const path = await mkdtemp(join(tmpdir(), "stowage-acceptance-"));
+  // Run by root, the embedded database is another user, who must be able to reach its directory.
+  await chmod(path, 0o755);
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };
 }

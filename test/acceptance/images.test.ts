@@ -238,7 +238,7 @@ describe("an interrupt", () => {
   it.each(["SIGINT", "SIGTERM"] as const)("%s cleans up and ends with 130", async (signal) => {
     const child = startStowage(["analyze", source, ...data]);
     const end = ended(child);
-    await once(server, "connection");
+    await Promise.race([once(server, "connection"), end]);
     child.kill(signal);
     const { code, stdout, stderr } = await end;
     expect({ code, stdout }).toEqual({ code: 130, stdout: "" });
