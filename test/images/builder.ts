@@ -304,7 +304,7 @@ function docker25Archive(entries: readonly DockerArchiveEntry[]): Buffer {
         image,
         ...(name === undefined
           ? {}
-          : { name: name.includes("/") ? name : `docker.io/library/${name}`, ref: name.slice(name.indexOf(":") + 1) }),
+          : { name: name.includes("/") ? name : `docker.io/library/${name}`, ref: name.slice(name.lastIndexOf(":") + 1) }),
       })),
     ),
   );

@@ -79,36 +79,43 @@ export class RegistryClient implements AsyncDisposable {
     }
   }
 
-  /** Sends to the base that works, and finds out which one that is. */
+  /** Sends to the base that works, and finds out which one that is: what speaks TLS is not always what should. */
   async #sendToBase(
     message: Omit<Parameters<Transport["send"]>[0], "url">,
     path: string,
     call: Call,
   ): Promise<HttpAnswer> {
-    for (;;) {
-      const [base, other] = this.#bases as [URL, URL | undefined];
-      try {
-        const answer = await this.#transport.send({ ...message, url: new URL(path, base) }, call);
-        // A TLS server answers plain HTTP with this.
-        const isWrong = other !== undefined && base.protocol === "http:" && answer.status === 400;
-        if (!isWrong) {
-          this.#bases = [base];
-          return answer;
-        }
-        await discard(answer, call);
-        this.#bases = [other];
-      } catch (error) {
-        if (other === undefined || !speaksOtherProtocol(error, base)) throw error;
-        this.#bases = [other];
+    const [base, other] = this.#bases as [URL, URL | undefined];
+    const sendTo = (to: URL) => this.#transport.send({ ...message, url: new URL(path, to) }, call);
+    if (other === undefined) return sendTo(base);
+    let first: HttpAnswer | undefined;
+    let failure: unknown;
+    try {
+      first = await sendTo(base);
+      // A TLS server answers plain HTTP with this.
+      if (base.protocol === "https:" || first.status !== 400) {
+        this.#bases = [base];
+        return first;
       }
+      await discard(first, call);
+    } catch (error) {
+      if (!mayBeOtherProtocol(error)) throw error;
+      failure = error;
+    }
+    try {
+      const second = await sendTo(other);
+      this.#bases = [other];
+      return second;
+    } catch (error) {
+      if (mayBeOtherProtocol(error)) throw failure ?? error;
+      this.#bases = [other];
+      throw error;
     }
   }
 }
 
 /** Whether a failure looks like TLS spoken to plain HTTP, or the reverse, or like a port where nobody is. */
-function speaksOtherProtocol(error: unknown, base: URL): boolean {
-  const code = error instanceof StowageError ? codeOf(error.cause) : codeOf(error);
-  if (code === undefined) return false;
-  if (base.protocol === "https:") return code === "EPROTO" || code.startsWith("ERR_SSL_") || code === "ECONNREFUSED";
-  return code.startsWith("HPE_");
+function mayBeOtherProtocol(error: unknown): boolean {
+  const code = codeOf(error instanceof StowageError ? error.cause : error) ?? "";
+  return /^(?:EPROTO|ERR_SSL_.*|HPE_.*|ECONNREFUSED|ECONNRESET|UND_ERR_SOCKET)$/.test(code);
 }

@@ -121,11 +121,17 @@ export function openRegistry(
 async function countedBody(answer: HttpAnswer, layer: Descriptor, call: Call): Promise<Readable> {
   const { body } = answer;
   const { host } = answer.url;
+  const settled = new AbortController();
   try {
-    await once(body, "readable", { signal: call.signal });
+    // An empty body is never readable: it ends at once.
+    const events = ["readable", "end", "close"];
+    const signal = AbortSignal.any([call.signal, settled.signal]);
+    await Promise.race(events.map((event) => once(body, event, { signal })));
   } catch (error) {
     destroyBody(body);
     throw toFailure(error, host, call);
+  } finally {
+    settled.abort();
   }
   let count = 0;
   const counter = new Transform({

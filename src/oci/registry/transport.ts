@@ -143,7 +143,7 @@ export class Transport implements AsyncDisposable {
     if (target.hostname === this.#registry.hostname) return;
     const literal = literalAddress(target.hostname);
     if (literal !== undefined) this.#checkAddress(literal, target.host);
-    else if (isLoopbackHost(target.hostname)) this.#checkAddress("127.0.0.1", target.host);
+    else if (isLoopbackHost(target.hostname)) this.#checkClass("loopback", target.hostname, target.host);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -185,7 +185,10 @@ export class Transport implements AsyncDisposable {
   }
 
   #checkAddress(address: string, host: string): void {
-    const found = this.#settings.classify(address);
+    this.#checkClass(this.#settings.classify(address), address, host);
+  }
+
+  #checkClass(found: AddressClass, address: string, host: string): void {
     if (mayLeadTo(this.#registryClass, found)) return;
     const names = { public: "public", private: "private", loopback: "loopback", linkLocal: "link-local" };
     throw this.#refused(host, `${address} is a ${names[found]} address`);

@@ -1,0 +1,21 @@
+/** A certificate that nobody trusts, for `registry.test`, made with `openssl req -x509 -days 36500`. The key guards nothing. */
+export const untrustedTls = {
+  key: `-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg2jcQQ+6lS7j4iwNK
+Fgou1fFvDNSGN4WGkRpPBIxaHQKhRANCAARCvMBMpdOLMwxZw/wptNTaU/wIr8ou
+Itwl8dIjO6UVOY0Ikn2qQudCt4j418vxxzPbKsGyQWi7tn500WvcYBai
+-----END PRIVATE KEY-----
+`,
+  cert: `-----BEGIN CERTIFICATE-----
+MIIBoDCCAUegAwIBAgIUdXTCpEjVkRKy7sXXwS0VpX1ZtXIwCgYIKoZIzj0EAwIw
+GDEWMBQGA1UEAwwNcmVnaXN0cnkudGVzdDAgFw0yNjExMjQyMTU2MTJaGA8yMTI2
+MTAzMTIxNTYxMlowGDEWMBQGA1UEAwwNcmVnaXN0cnkudGVzdDBZMBMGByqGSM49
+AgEGCCqGSM49AwEHA0IABEK8wEyl04szDFnD/Cm01NpT/Aivyi4i3CXx0iM7pRU5
+jQiSfapC50K3iPjXy/HHM9sqwbJBaLu2fnTRa9xgFqKjbTBrMB0GA1UdDgQWBBRG
+Em2rXyWxBlFOLxqaCQqpdidpjzAfBgNVHSMEGDAWgBRGEm2rXyWxBlFOLxqaCQqp
+didpjzAPBgNVHRMBAf8EBTADAQH/MBgGA1UdEQQRMA+CDXJlZ2lzdHJ5LnRlc3Qw
+CgYIKoZIzj0EAwIDRwAwRAIgGrcQZRkxZdvxX1kw+H6LehPRSl73nNraxSlaGX4y
+ytYCIGtsFzHbDA/Q3qmj97uVDiUX6PdBPtYoPShsZ6TMthJF
+-----END CERTIFICATE-----
+`,
+};
