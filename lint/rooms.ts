@@ -63,7 +63,7 @@ export const rooms: Readonly<Record<string, Room>> = {
 };
 
 /** Files with rights of their own beside those of their room. */
-export const exceptions: Readonly<Record<string, Omit<Room, "rooms">>> = {
+const exceptions: Readonly<Record<string, Omit<Room, "rooms">>> = {
   // Entries and kept files that don't fit into memory go to files under names of ours; nothing else of an image touches the file system.
   "layer/spill.ts": { node: ["fs", "fs/promises", "path", "os"], packages: [] },
 };
