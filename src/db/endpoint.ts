@@ -17,6 +17,13 @@ const COMING_OR_GOING_MS = 120_000;
 /** How long a statement waits for one of the pool's connections. Only a bug (or a hung server) makes it this long. */
 const POOL_WAIT_MS = 300_000;
 
+/**
+ * No wait for another's lock without an end, and no end to a lock whose holder was stopped or lost in the middle of a transaction. Set
+ * by a statement: poolers refuse unknown start-up parameters.
+ */
+const SESSION_LIMITS = `select set_config('lock_timeout', '60s', false),
+  set_config('idle_in_transaction_session_timeout', '10min', false)`;
+
 const INT8 = 20;
 
 /** `bigint` as a number; a value that a number can't hold is refused, not rounded. */
@@ -86,12 +93,17 @@ export function createPool(endpoint: Endpoint, connectionsMax: number, call: Cal
     Client: BoundedClient,
     async connect() {
       const client = await withPatience(endpoint, call, () => pool.connect());
-      let known = wrapped.get(client);
-      if (known === undefined) {
-        known = wrap(client, endpoint.description);
-        wrapped.set(client, known);
+      const known = wrapped.get(client);
+      if (known !== undefined) return known;
+      try {
+        await client.query(SESSION_LIMITS);
+      } catch (error) {
+        client.release(true);
+        throw toStatementFailure(error, endpoint.description);
       }
-      return known;
+      const made = wrap(client, endpoint.description);
+      wrapped.set(client, made);
+      return made;
     },
     end: () => pool.end(),
   };

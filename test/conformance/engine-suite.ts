@@ -84,6 +84,12 @@ export function engineSuite(name: string, start: () => Promise<EngineUnderTest>)
         await database.sql.deleteFrom("layer_leases").execute();
       });
 
+      test("a wait for another's lock has an end, and so has a lock whose holder hangs", async () => {
+        const { rows } = await sql`select current_setting('lock_timeout') as waiting,
+          current_setting('idle_in_transaction_session_timeout') as holding`.execute(database.sql);
+        expect(rows).toEqual([{ waiting: "1min", holding: "10min" }]);
+      });
+
       test("the pool is bounded", async () => {
         const seen = await Promise.all(
           Array.from({ length: 40 }, () => sql<{ pid: number }>`select pg_backend_pid() as pid`.execute(database.sql)),

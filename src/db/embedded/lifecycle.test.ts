@@ -430,9 +430,9 @@ describe.runIf(canUnshare())("containers (namespaces of the kernel)", () => {
     await expectStopped(directory);
   });
 
-  test("a restarted container, where the old server's number is a stranger's", async () => {
+  test("a container that is killed and started again and again, with numbers that repeat", async () => {
     for (let round = 0; round < 3; round += 1) {
-      const command = await opened(directory, { within: inContainer("sleep 600 & sleep 600 & true") });
+      const command = await opened(directory, { within: inContainer() });
       expect(command.rows).toBe(round + 1);
       command.kill("SIGKILL");
       await command.ended;

@@ -33,7 +33,7 @@ const settings: Readonly<Record<string, string>> = {
   unix_socket_directories: ".",
   unix_socket_permissions: "0700",
   max_connections: "64",
-  shared_buffers: "64MB",
+  shared_buffers: "32MB",
   huge_pages: "off",
   dynamic_shared_memory_type: "mmap",
   io_method: "sync",
@@ -46,7 +46,7 @@ const settings: Readonly<Record<string, string>> = {
   wal_level: "minimal",
   max_wal_senders: "0",
   min_wal_size: "16MB",
-  max_wal_size: "256MB",
+  max_wal_size: "64MB",
   jit: "off",
   log_min_messages: "log", // fatal errors and the server's own doings; not each statement that fails
   log_checkpoints: "off",
