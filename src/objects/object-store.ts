@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { Readable, Transform } from "node:stream";
+// biome-ignore lint/plugin: reads verified bodies of at most `checkedFirstBytesMax`, which fail beyond their recorded size
 import { buffer } from "node:stream/consumers";
 import type { Database, Transaction } from "../db/index.ts";
 import { isCode, StowageError } from "../errors/index.ts";

@@ -1,5 +1,6 @@
 import { readdir, readFile, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { systemClock } from "../../runtime/index.ts";
 
 /** What `postmaster.pid` says. */
 export interface PostmasterFile {
@@ -18,7 +19,7 @@ export async function readPostmasterFile(cluster: string): Promise<PostmasterFil
     return {
       pid: Number.isSafeInteger(pid) && pid > 0 ? pid : undefined,
       status: (lines[7] ?? "").trim(), // LOCK_FILE_LINE_PM_STATUS is the eighth
-      ageMs: Date.now() - (await stat(path)).mtimeMs,
+      ageMs: systemClock.now().getTime() - (await stat(path)).mtimeMs,
     };
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
