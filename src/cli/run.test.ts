@@ -30,6 +30,14 @@ const image: ImageDetails = {
   config: { any: ["thing", null, 1] },
 };
 
+/** Streams of a closed application are closed, as the real one's are. */
+async function* whileOpen<T>(application: FakeApplication, items: AsyncIterable<T>): AsyncGenerator<T> {
+  for await (const item of items) {
+    if (application.isClosed) throw new Error("used after it was closed");
+    yield item;
+  }
+}
+
 async function* packages(): AsyncGenerator<PackageRecord> {
   const fields = { version: "1", licenses: ["MIT"], location: "lib/apk/db/installed", layer: 0, cataloger: "apk" };
   const files = (async function* () {
@@ -65,6 +73,7 @@ async function* files(): AsyncGenerator<FileRecord> {
 class FakeApplication implements Application {
   readonly asked: unknown[] = [];
   closed = 0;
+  isClosed = false;
   analyze: Application["analyze"] = async (source, { progress, ...options }) => {
     this.asked.push([source, options]);
     const task = progress.begin("layer 1/1", 100);
@@ -108,7 +117,12 @@ class FakeApplication implements Application {
       config: _7,
       ...rest
     } = image;
-    yield rest;
+    yield* whileOpen(
+      this,
+      (async function* () {
+        yield rest;
+      })(),
+    );
   }
   async getImage(name: string): Promise<ImageDetails> {
     if (name === "missing")
@@ -117,10 +131,10 @@ class FakeApplication implements Application {
   }
   async packagesOf(name: string, types: readonly string[]) {
     this.asked.push([name, types]);
-    return { digest, items: packages() };
+    return { digest, items: whileOpen(this, packages()) };
   }
   async filesOf() {
-    return { digest, items: files() };
+    return { digest, items: whileOpen(this, files()) };
   }
   async deleteImage(name: string) {
     this.asked.push(["delete", name]);
@@ -128,6 +142,7 @@ class FakeApplication implements Application {
   }
   async [Symbol.asyncDispose]() {
     this.closed++;
+    this.isClosed = true;
   }
 }
 
@@ -155,6 +170,7 @@ async function run(line: string, world: World = {}) {
     environment: readEnvironment({ HOME: "/home/x", ...world.environment }),
     async openApplication(options: ApplicationOptions, _call: Call) {
       opened.push(options);
+      application.isClosed = false;
       return application;
     },
   };

@@ -196,9 +196,14 @@ describe("failures have an exit code and keep nothing", () => {
     expect(await json("image-list", "image", "list")).toEqual({ images: [] });
   });
 
-  it("1: a limit", async () => {
-    const found = await failure("analyze", `oci:${layout}:1`, "--limit", "layerEntriesMax=100");
+  it("1: a limit, where a layer has to be read", async () => {
+    const empty = ["--data-dir", join(directory.path, "empty")];
+    const line = ["analyze", `oci:${layout}:1`, "--limit", "layerEntriesMax=100", "--quiet", "-o", "json"];
+    const { code, stdout, stderr } = await stowage([...line, ...empty]);
+    expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
+    const found = documentOf("error", stderr).error;
     expect(found).toMatchObject({ code: "LIMIT_EXCEEDED", details: { limit: "layerEntriesMax" } });
+    expect((await stowage(["image", "list", ...empty])).stdout.split("\n")).toHaveLength(2);
   });
 
   it("2: a source, a platform or a name that makes no sense", async () => {

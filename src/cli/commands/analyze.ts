@@ -16,7 +16,7 @@ export async function analyze(context: Context, source: string, flags: AnalyzeFl
   );
   // The display goes before the result comes, so that they don't mix on a terminal.
   context[Symbol.dispose]();
-  if (context.format === "json") return writeJson(context.output, report);
+  if (context.format === "json") return await writeJson(context.output, report);
   await writeFields(context.output, fieldsOf(report), context.colors.bold);
 }
 

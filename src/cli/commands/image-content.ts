@@ -8,12 +8,12 @@ import type { ContentType } from "../program.ts";
 import { writeTable } from "../table.ts";
 
 export async function imageContent(context: Context, name: string, type: ContentType): Promise<void> {
-  if (type === "files") return listFiles(context, name);
+  if (type === "files") return await listFiles(context, name);
   await using application = await context.open();
   const types: readonly PackageType[] = type === "os" ? ["apk", "dpkg", "rpm"] : [type];
   const { digest, items } = await application.packagesOf(name, types, context.call);
   if (context.format === "json") {
-    return writeJson(context.output, { digest, type, packages: withoutReferences(items) });
+    return await writeJson(context.output, { digest, type, packages: withoutReferences(items) });
   }
   await writeTable(
     context.output,
@@ -34,7 +34,7 @@ export async function imageContent(context: Context, name: string, type: Content
 async function listFiles(context: Context, name: string): Promise<void> {
   await using application = await context.open();
   const { digest, items } = await application.filesOf(name, context.call);
-  if (context.format === "json") return writeJson(context.output, { digest, files: items });
+  if (context.format === "json") return await writeJson(context.output, { digest, files: items });
   const { output } = context;
   // A whole digest beside a path is wider than most terminals.
   const digestLength = output.columns === undefined || output.columns >= 150 ? 64 : 12;

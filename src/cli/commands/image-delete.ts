@@ -23,7 +23,7 @@ export async function imageDelete(context: Context, name: string, flags: DeleteF
     image = digest;
   }
   const report = await application.deleteImage(image, context.call);
-  if (context.format === "json") return writeJson(context.output, report);
+  if (context.format === "json") return await writeJson(context.output, report);
   await context.output.write(`deleted ${report.digest}, ${formatBytes(report.bytesReclaimed)} freed\n`);
   for (const tag of report.fullTags) await context.output.write(`untagged ${printable(tag)}\n`);
   await context.output.flush();

@@ -9,7 +9,7 @@ export async function imageGet(context: Context, name: string): Promise<void> {
   await using application = await context.open();
   const image = await application.getImage(name, context.call);
   const { output, colors } = context;
-  if (context.format === "json") return writeJson(output, image);
+  if (context.format === "json") return await writeJson(output, image);
   // Whole digests beside the rest need this much; a program gets them whole.
   const areDigestsShort = (output.columns ?? Number.POSITIVE_INFINITY) < 150;
   await writeFields(output, fieldsOf(image), colors.bold);

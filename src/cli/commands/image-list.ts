@@ -8,7 +8,7 @@ import { writeTable } from "../table.ts";
 export async function imageList(context: Context): Promise<void> {
   await using application = await context.open();
   const images = application.listImages(context.call);
-  if (context.format === "json") return writeJson(context.output, { images });
+  if (context.format === "json") return await writeJson(context.output, { images });
   await writeTable(
     context.output,
     [
