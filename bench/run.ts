@@ -1,0 +1,13 @@
+/** `npm run bench -- NAME [options]`: figures, beside a ceiling or a peer measured in the same run. Nothing passes or fails here. */
+const [name, ...parameters] = process.argv.slice(2);
+
+switch (name) {
+  case "analyze":
+    await (await import("./analyze.ts")).benchAnalyze(parameters);
+    break;
+  default:
+    console.error(
+      `usage: npm run bench -- analyze [options]${name === undefined ? "" : `; there is no bench ${name}`}`,
+    );
+    process.exitCode = 2;
+}

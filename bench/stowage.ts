@@ -1,0 +1,47 @@
+import { join } from "node:path";
+import type { Contender } from "./contender.ts";
+import { measure, waitForDatabaseEnd } from "./measure.ts";
+
+/** The command from this checkout, as `npm run stowage` runs it: TypeScript directly, so start-up includes stripping types. */
+export const stowageCommand: readonly string[] = [process.execPath, join(import.meta.dirname, "../src/cli/main.ts")];
+
+/** The parts of `stowage analyze -o json` that the bench shows. */
+export interface StowageReport {
+  readonly files: number;
+  readonly packages: Readonly<Record<string, number>>;
+  readonly bytesStored: number;
+}
+
+export function dataDirectory(scratch: string): string {
+  return join(scratch, "data");
+}
+
+export function analyzeCommand(layout: string, tag: string, scratch: string): readonly string[] {
+  const options = ["--data-dir", dataDirectory(scratch), "--output", "json", "--quiet"];
+  return [...stowageCommand, "analyze", `oci:${layout}:${tag}`, ...options];
+}
+
+export function parseReport(stdout: string): StowageReport {
+  return JSON.parse(stdout) as StowageReport;
+}
+
+/** Nothing is there before: the database is made, filled and stopped within the run. */
+export const coldStowage: Contender = {
+  name: "stowage",
+  remark: "packages, file list and MD5, SHA-1 and SHA-256 of all files, kept in a database made within the run",
+  async prepare() {},
+  command: analyzeCommand,
+  environment: () => ({}),
+  dataDirectory,
+};
+
+/** As every run but a machine's first finds it: the database is there, and empty. */
+export const stowageWithDatabase: Contender = {
+  ...coldStowage,
+  name: "stowage, database made before",
+  remark: "the same, with an empty database made beforehand",
+  async prepare(scratch) {
+    await measure([...stowageCommand, "image", "list", "--data-dir", dataDirectory(scratch)]);
+    await waitForDatabaseEnd(dataDirectory(scratch));
+  },
+};
