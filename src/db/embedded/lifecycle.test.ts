@@ -351,14 +351,17 @@ describe("the program", () => {
     await using place = await temporary(); // of root: closed to the server's user
     const copy = unpack(place.path);
     if (!isRoot) chmodSync(join(copy, "lib"), 0o555);
-    await (await opened(directory, {}, copy)).close();
-    const made = readdirSync(directory).filter((name) => name.startsWith("postgres-program-"));
-    expect(made).toHaveLength(1);
-    const { ino } = await stat(join(directory, made[0] ?? "", "bin", "postgres"));
-    await (await opened(directory, {}, copy)).close();
-    expect((await stat(join(directory, made[0] ?? "", "bin", "postgres"))).ino).toBe(ino);
-    await expectStopped(directory);
-    if (!isRoot) chmodSync(join(copy, "lib"), 0o755);
+    try {
+      await (await opened(directory, {}, copy)).close();
+      const made = readdirSync(directory).filter((name) => name.startsWith("postgres-program-"));
+      expect(made).toHaveLength(1);
+      const { ino } = await stat(join(directory, made[0] ?? "", "bin", "postgres"));
+      await (await opened(directory, {}, copy)).close();
+      expect((await stat(join(directory, made[0] ?? "", "bin", "postgres"))).ino).toBe(ino);
+      await expectStopped(directory);
+    } finally {
+      chmodSync(join(copy, "lib"), 0o755);
+    }
   });
 
   test("on a system without glibc the error says so and names the way out", async () => {

@@ -77,6 +77,7 @@ export async function prepareProgram(
     // Static libraries and links: the first are not needed, the second are made anew.
     filter: (path) => !path.endsWith(".a") && !links.some((link) => path === join(program.directory, link.at)),
   });
+  await openDirectories(unfinished);
   for (const link of links) await symlink(link.to, join(unfinished, link.at));
   if (account.isOther) await giveTo(account, unfinished);
   await rename(unfinished, copy.directory);
@@ -138,6 +139,14 @@ async function restoreLinks(program: Program, links: readonly Link[]): Promise<b
     }
   }
   return true;
+}
+
+/** Directories come with their modes, perhaps read-only; a copy is written to, and removed one day. */
+async function openDirectories(directory: string): Promise<void> {
+  await chmod(directory, 0o755);
+  for (const entry of await readdir(directory, { recursive: true, withFileTypes: true })) {
+    if (entry.isDirectory()) await chmod(join(entry.parentPath, entry.name), 0o755);
+  }
 }
 
 /** The whole tree: it may have been installed under a umask that closed it to others. */
