@@ -17,8 +17,8 @@ import {
   writeImage,
   writeTag,
 } from "../images/index.ts";
-import type { ObjectStore, StagedObject } from "../objects/index.ts";
 import type { JsonValue } from "../layer/index.ts";
+import type { ObjectStore, StagedObject } from "../objects/index.ts";
 import { formatPlatform, type ImageSource, type Platform, type ResolvedImage } from "../oci/index.ts";
 import { announce, type Call, type Progress } from "../runtime/index.ts";
 import { fingerprintOf } from "./fingerprint.ts";

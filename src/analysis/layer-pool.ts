@@ -7,13 +7,13 @@ import { isCode, StowageError, toStowageError } from "../errors/index.ts";
 import { closeSpill, type ExpectedLayer, type LayerAnalysis, openSpill } from "../layer/index.ts";
 import { type Call, throwIfAborted } from "../runtime/index.ts";
 import type { FromWorker, LayerTask, LayerTaskResult, ToWorker } from "./layer-task.ts";
+import { layerWorkerUrl } from "./layer-worker.ts";
 
 /** An analysed layer; its document lies in `output`, an open spill that the taker closes. */
 export interface AnalyzedLayer extends LayerAnalysis, Disposable {
   readonly output: number;
 }
 
-const workerUrl = new URL("./layer-worker.ts", import.meta.url);
 const chunkBytesMax = 256 * 1024;
 
 /** Worker threads that analyse layers, as many as there are cores. */
@@ -68,12 +68,12 @@ export class LayerPool implements AsyncDisposable {
 
   #workers(): Piscina {
     this.#pool ??= new Piscina({
-      filename: workerUrl.href,
+      filename: layerWorkerUrl,
       minThreads: 1,
       maxThreads: this.concurrency,
       idleTimeout: 1000,
       trackUnmanagedFds: false,
-      resourceLimits: { maxOldGenerationSizeMb: 512, maxYoungGenerationSizeMb: 2 },
+      resourceLimits: { maxOldGenerationSizeMb: 512, maxYoungGenerationSizeMb: 8 },
     });
     return this.#pool;
   }
@@ -106,7 +106,7 @@ function feedBlob(port: MessagePort, open: () => Promise<Readable>, onBytes: (by
     }
     const piece = rest.subarray(0, chunkBytesMax);
     rest = rest.subarray(piece.length);
-    const chunk = new Uint8Array(piece).buffer;
+    const chunk = ownBuffer(piece);
     send({ chunk }, [chunk]);
   };
   const answer = async (wish: FromWorker): Promise<void> => {
@@ -135,4 +135,10 @@ function feedBlob(port: MessagePort, open: () => Promise<Readable>, onBytes: (by
       stream?.destroy();
     },
   };
+}
+
+/** The piece's memory, if it has it for itself, so that it can be given to another thread; else a copy. */
+function ownBuffer(piece: Buffer): ArrayBuffer {
+  const { buffer } = piece;
+  return buffer instanceof ArrayBuffer && piece.length === buffer.byteLength ? buffer : new Uint8Array(piece).buffer;
 }

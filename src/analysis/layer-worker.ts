@@ -5,6 +5,9 @@ import { StowageError, toStowageError } from "../errors/index.ts";
 import { analyzeLayer } from "../layer/index.ts";
 import { chunksAhead, type FromWorker, type LayerTask, type LayerTaskResult, type ToWorker } from "./layer-task.ts";
 
+/** Where a worker finds this module, in the sources and compiled alike. */
+export const layerWorkerUrl = import.meta.url;
+
 /** Analyses one layer in this worker thread. */
 export default async function runLayerTask(task: LayerTask): Promise<LayerTaskResult> {
   const { expected, fingerprint, limits, scratch, output, port } = task;

@@ -41,6 +41,13 @@ export class ByteWriter {
     this.raw(text);
   }
 
+  /** Length, then the bytes. */
+  bytes(bytes: Buffer): void {
+    this.varint(bytes.length);
+    this.#reserve(bytes.length);
+    this.#length += bytes.copy(this.#buffer, this.#length);
+  }
+
   /** The bytes written so far, valid until the next write; starts over. */
   take(): Buffer {
     const taken = this.#buffer.subarray(0, this.#length);

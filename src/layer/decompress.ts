@@ -1,4 +1,4 @@
-import { Readable, type Transform } from "node:stream";
+import type { Transform } from "node:stream";
 import { createGunzip, createZstdDecompress } from "node:zlib";
 import { StowageError } from "../errors/index.ts";
 import type { LayerCompression } from "../oci/index.ts";
@@ -86,16 +86,48 @@ async function* unzstd(blob: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
   }
 }
 
+/** Output of `decoder` for `input`. A piece is valid until the next one is asked for. */
 async function* through(input: AsyncIterable<Buffer>, decoder: Transform): AsyncGenerator<Buffer> {
-  const source = Readable.from(input, { highWaterMark: 4 });
-  source.on("error", (error) => decoder.destroy(error));
-  source.pipe(decoder);
+  feed(input, decoder).catch((error: unknown) => {
+    decoder.destroy(error instanceof Error ? error : new Error(String(error)));
+  });
   try {
-    for await (const chunk of decoder) yield chunk as Buffer;
+    for await (const chunk of decoder) {
+      yield chunk as Buffer;
+      release(chunk as Buffer);
+    }
   } finally {
-    source.destroy();
     decoder.destroy();
   }
+}
+
+/**
+ * Frees the memory of a piece at once, if the piece reaches to the end of it: a decoder that has filled a buffer goes on to another, and pieces of a
+ * blob that have their memory for themselves are given away. Left to the garbage collector, a layer's worth of large buffers makes it run
+ * hundreds of times over a heap with nothing to find.
+ */
+function release(piece: Buffer): void {
+  const { buffer } = piece;
+  const isOutput = piece.byteOffset + piece.length === buffer.byteLength && buffer.byteLength === outputChunkBytes;
+  const isWhole = piece.length === buffer.byteLength && piece.length > 0;
+  if ((isOutput || isWhole) && buffer instanceof ArrayBuffer) buffer.transfer(0);
+}
+
+async function feed(input: AsyncIterable<Buffer>, decoder: Transform): Promise<void> {
+  for await (const chunk of input) {
+    if (decoder.destroyed) return;
+    await new Promise<void>((resolve, reject) => {
+      const stop = () => reject(new Error("the decoder was stopped"));
+      decoder.once("close", stop);
+      decoder.write(chunk, (error) => {
+        decoder.off("close", stop);
+        if (error) reject(error);
+        else resolve();
+      });
+    });
+    release(chunk);
+  }
+  decoder.end();
 }
 
 async function* translateErrors(output: AsyncIterable<Buffer>, layer: string): AsyncGenerator<Buffer> {

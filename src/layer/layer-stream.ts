@@ -18,6 +18,7 @@ const ratioFreeBytes = 64 * 1024 * 1024;
 
 /**
  * Passes a layer's blob once: blob digest and size, decompression, diffID, tar entries to `handler`. Returns the uncompressed length.
+ * Chunks of `blob` are given away: one that has its memory for itself is freed when it has passed.
  * @throws StowageError `IMAGE_SIZE_MISMATCH`, `IMAGE_DIGEST_MISMATCH`, `LAYER_COMPRESSION_INVALID`, `LAYER_TAR_INVALID`, `LIMIT_EXCEEDED`
  */
 export async function streamLayer(

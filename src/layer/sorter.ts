@@ -22,7 +22,7 @@ interface Run {
   readonly length: number;
 }
 
-const runRecordsMax = 32_768;
+const runRecordsMax = 8_192;
 const runBytesMax = 8 * 1024 * 1024;
 const runReadBytes = 64 * 1024;
 
@@ -152,9 +152,7 @@ function writeRecord(writer: ByteWriter, record: SortRecord): void {
   scratch.varint(record.hops);
   scratch.byte((record.mark === "whiteout" ? 1 : record.mark === "opaque" ? 2 : 0) | (record.isRequest ? 4 : 0));
   if (record.node) writeNode(scratch, record.node);
-  const bytes = scratch.take();
-  writer.varint(bytes.length);
-  writer.raw(bytes.toString("latin1"));
+  writer.bytes(scratch.take());
 }
 
 function readRecord(reader: ByteReader): SortRecord {

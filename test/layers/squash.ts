@@ -69,7 +69,7 @@ export async function analyzeTestLayer(
 
 function chunksOf(bytes: Buffer, size: number): AsyncIterable<Buffer> {
   const chunks: Buffer[] = [];
-  for (let at = 0; at < bytes.length; at += size) chunks.push(bytes.subarray(at, at + size));
+  for (let at = 0; at < bytes.length; at += size) chunks.push(Buffer.from(bytes.subarray(at, at + size)));
   return Readable.from(chunks);
 }
 
