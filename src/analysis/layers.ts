@@ -135,7 +135,8 @@ export class Layers {
   async #reuse(layer: ImageLayer, key: string, source: LayerSource, account: string, call: Call): Promise<boolean> {
     const known = await findLayer(this.#database, account, key, layer.descriptor.digest, layer.diffId);
     if (!known.isVerified || !known.hasDocument) return false;
-    if (!known.isAccessible && !(await source.has(layer.descriptor, call))) return false;
+    const mayRead = known.isAccessible || (source.isAuthority && (await source.has(layer.descriptor, call)));
+    if (!mayRead) return false;
     return this.#database.transaction(async (tx) => {
       if (!known.isAccessible) await recordAccess(tx, account, layer.descriptor.digest);
       return (await useLayers(tx, [key])).has(key);

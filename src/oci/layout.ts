@@ -76,6 +76,7 @@ export async function openLayout(
 /** Layers that are files: `pathOf` says under which name, or `undefined` if nowhere. */
 export function layersOf(files: SourceFiles, pathOf: (layer: Descriptor) => string | undefined): LayerSource {
   return {
+    isAuthority: false,
     async open(layer, call) {
       const path = pathOf(layer);
       const file = path === undefined ? undefined : await files.open(path, call);

@@ -82,7 +82,12 @@ export interface ResolvedImage {
 export interface LayerSource {
   /** The blob as stored, not verified: whoever reads it checks digest and size. Destroying the stream frees everything. */
   open(layer: Descriptor, call: Call): Promise<Readable>;
-  /** Proof that the requester may read the blob, without reading it. */
+  /**
+   * Whether {@link has} proves that the requester may read the blob: a registry decides with the requester's own credentials, but that a local file
+   * bears a blob's name proves nothing.
+   */
+  readonly isAuthority: boolean;
+  /** Whether the blob is there for the requester, without reading it. */
   has(layer: Descriptor, call: Call): Promise<boolean>;
 }
 

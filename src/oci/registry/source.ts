@@ -78,6 +78,7 @@ export function openRegistry(
       return { ...image, suggestedName };
     },
     layers: {
+      isAuthority: true,
       open(layer, call) {
         return again(async () => {
           const answer = await client.get(`/v2/${repository}/blobs/${layer.digest}`, {}, call);
