@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { Readable, Transform } from "node:stream";
+import { Readable } from "node:stream";
 // biome-ignore lint/plugin: reads verified bodies of at most `checkedFirstBytesMax`, which fail beyond their recorded size
 import { buffer } from "node:stream/consumers";
 import type { Database, Transaction } from "../db/index.ts";
@@ -22,7 +22,7 @@ import {
   renewLease,
 } from "./rows.ts";
 import type { ObjectRef, ObjectStore, ObjectVersion, ReapReport, StagedObject } from "./store.ts";
-import { Digester, verified } from "./verified-body.ts";
+import { Digester, digested, verified } from "./verified-body.ts";
 
 export interface ObjectStoreOptions {
   readonly database: Database;
@@ -71,7 +71,7 @@ class DriverObjectStore implements ObjectStore, AsyncDisposable {
     const location = { backendId: this.#backendId, physicalKey, ref, writer: randomUUID(), codec: "none" };
     const locationId = await insertPending(this.#database, location, this.#leaseSeconds);
     announce("objects intended", { locationId });
-    const lease = this.#keepLease(locationId, call);
+    const lease = this.#keepLease(ref, locationId, call);
     try {
       const { contentDigest, contentBytes } = await this.#put(physicalKey, body, lease.call);
       announce("objects stored", { locationId });
@@ -158,7 +158,7 @@ class DriverObjectStore implements ObjectStore, AsyncDisposable {
       ...(body.sizeBytes === undefined ? {} : { sizeBytes: body.sizeBytes }),
       open: async (under) => {
         digester = new Digester();
-        return passing(await body.open(under), digester);
+        return digested(await body.open(under), digester);
       },
     };
     const stored = await this.#driver.put(key, counted, call);
@@ -183,13 +183,12 @@ class DriverObjectStore implements ObjectStore, AsyncDisposable {
   }
 
   /** Renews the lease while a long put runs; aborts it when the lease is lost. */
-  #keepLease(locationId: number, call: Call): { readonly call: Call; stop(): void } {
+  #keepLease(ref: ObjectRef, locationId: number, call: Call): { readonly call: Call; stop(): void } {
     const lost = new AbortController();
     const timer = setInterval(
       () => {
         renewLease(this.#database, locationId, this.#leaseSeconds).then(
-          (isHeld) =>
-            isHeld || lost.abort(new StowageError("OBJECT_LEASE_LOST", { bucket: "", key: String(locationId) })),
+          (isHeld) => isHeld || lost.abort(leaseLost(ref)),
           // The next renewal, or the proof, tells whether it is really lost.
           (error: unknown) => call.log.warn({ err: error, locationId }, "lease not renewed"),
         );
@@ -200,18 +199,6 @@ class DriverObjectStore implements ObjectStore, AsyncDisposable {
     const signal = AbortSignal.any([call.signal, lost.signal]);
     return { call: { ...call, signal }, stop: () => clearInterval(timer) };
   }
-}
-
-function passing(body: Readable, digester: Digester): Readable {
-  const pass = new Transform({
-    transform(chunk: Buffer, _encoding, done) {
-      digester.update(chunk);
-      done(null, chunk);
-    },
-  });
-  body.on("error", (error) => pass.destroy(error));
-  pass.on("close", () => body.destroy());
-  return body.pipe(pass);
 }
 
 function leaseLost(ref: ObjectRef): StowageError {

@@ -175,12 +175,14 @@ export async function removePointer(tx: Transaction, { account, bucket, key }: O
 }
 
 async function retireLocation(tx: Transaction, id: number): Promise<void> {
-  await tx.sql
+  const result = await tx.sql
     .updateTable("locations")
-    .set({ state: "retired", state_since: sql<string>`now()` })
+    // Not the transaction's time: the grace period of readers would be shorter by all that the transaction did before.
+    .set({ state: "retired", state_since: sql<string>`clock_timestamp()` })
     .where("id", "=", id)
     .where("state", "=", "live")
-    .execute();
+    .executeTakeFirst();
+  if (result.numUpdatedRows !== 1n) throw new TypeError(`location ${id} had a pointer and was not live`);
 }
 
 /** The visible version of an object and where it lies. */
@@ -229,28 +231,29 @@ export async function condemn(
   limit: number,
 ): Promise<number> {
   const result = await database.sql
+    // A table of its own: the planner may run a subquery more than once, each time with other rows and a limit of its own.
+    .with(
+      (table) => table("candidates").materialized(),
+      (query) =>
+        query
+          .selectFrom("locations")
+          .where("backend_id", "=", backendId)
+          // Checked again on the locked row: its writer may have renewed the lease, or published, meanwhile.
+          .where(({ eb, or, and }) =>
+            or([
+              and([eb("state", "=", "pending"), eb("lease_until", "<", sql<Date>`now()`)]),
+              and([eb("state", "=", "retired"), eb("state_since", "<=", ago(graceSeconds))]),
+            ]),
+          )
+          .select("id")
+          .orderBy("id")
+          .limit(limit)
+          .forUpdate()
+          .skipLocked(),
+    )
     .updateTable("locations")
     .set({ state: "deleting", state_since: sql<string>`now()` })
-    .where("id", "in", (query) =>
-      query
-        .selectFrom("locations as candidate")
-        .where("candidate.backend_id", "=", backendId)
-        .where(({ eb, or, and }) =>
-          or([
-            and([eb("candidate.state", "=", "pending"), eb("candidate.lease_until", "<", sql<Date>`now()`)]),
-            and([eb("candidate.state", "=", "retired"), eb("candidate.state_since", "<=", ago(graceSeconds))]),
-          ]),
-        )
-        .select("candidate.id")
-        .orderBy("candidate.id")
-        .limit(limit)
-        .forUpdate()
-        .skipLocked(),
-    )
-    // Checked again on the locked row: its writer may have renewed the lease, or published, between the two.
-    .where(({ eb, or, and }) =>
-      or([and([eb("state", "=", "pending"), eb("lease_until", "<", sql<Date>`now()`)]), eb("state", "=", "retired")]),
-    )
+    .where("id", "in", (query) => query.selectFrom("candidates").select("candidates.id"))
     .executeTakeFirst();
   return Number(result.numUpdatedRows);
 }

@@ -1,5 +1,5 @@
 import { createHash, type Hash } from "node:crypto";
-import { type Readable, Transform } from "node:stream";
+import { pipeline, type Readable, Transform } from "node:stream";
 import { StowageError } from "../errors/index.ts";
 import type { ObjectVersion } from "./store.ts";
 
@@ -39,9 +39,24 @@ export function verified(body: Readable, version: ObjectVersion): Readable {
       done(actual === version.contentDigest ? null : mismatch(version, actual));
     },
   });
-  body.on("error", (error) => check.destroy(error));
-  check.on("close", () => body.destroy());
-  return body.pipe(check);
+  return through(body, check);
+}
+
+/** The digester sees what passes. */
+export function digested(body: Readable, digester: Digester): Readable {
+  const pass = new Transform({
+    transform(chunk: Buffer, _encoding, done) {
+      digester.update(chunk);
+      done(null, chunk);
+    },
+  });
+  return through(body, pass);
+}
+
+/** `body` through `transform`: failures and a premature end go down the stream, its destruction goes up. */
+function through(body: Readable, transform: Transform): Readable {
+  // The result carries the failure.
+  return pipeline(body, transform, () => {});
 }
 
 function mismatch({ ref, contentDigest }: ObjectVersion, actual: string): StowageError {

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { Readable } from "node:stream";
+import { addAbortSignal, Readable } from "node:stream";
 import { sql } from "kysely";
 import { type Database, sqlStateOf, type Transaction } from "../../../db/index.ts";
 import { StowageError } from "../../../errors/index.ts";
@@ -35,19 +35,23 @@ export class DatabaseDriver implements ObjectDriver {
       const hash = createHash("sha256");
       let position = 0;
       let sizeBytes = 0;
-      for await (const chunk of fixedChunks(await body.open(call), chunkBytes)) {
+      try {
+        // A body that has stalled must not outlive its call.
+        const stream = addAbortSignal(call.signal, await body.open(call));
+        for await (const chunk of fixedChunks(stream, chunkBytes)) {
+          throwIfAborted(call);
+          sizeBytes += chunk.length;
+          if (sizeBytes > (body.sizeBytes ?? sizeBytes)) break;
+          hash.update(chunk);
+          await this.#insertChunk(tx, key, position++, chunk);
+        }
+      } catch (error) {
         throwIfAborted(call);
-        hash.update(chunk);
-        await this.#insertChunk(tx, key, position++, chunk);
-        sizeBytes += chunk.length;
+        throw error;
       }
-      if (body.sizeBytes !== undefined && body.sizeBytes !== sizeBytes) {
-        throw new StowageError("BACKEND_FAILED", {
-          driver: this.name,
-          operation: "put",
-          key,
-          reason: `the body has ${sizeBytes} bytes, ${body.sizeBytes} were announced`,
-        });
+      if (sizeBytes !== (body.sizeBytes ?? sizeBytes)) {
+        const reason = `the body has ${sizeBytes} bytes or more, ${body.sizeBytes} were announced`;
+        throw new StowageError("BACKEND_FAILED", { driver: this.name, operation: "put", key, reason });
       }
       await tx.sql.updateTable("object_blobs").set({ bytes: sizeBytes }).where("physical_key", "=", key).execute();
       return { key, sizeBytes, digest: `sha256:${hash.digest("hex")}` };
@@ -139,7 +143,7 @@ export class DatabaseDriver implements ObjectDriver {
     let next = first < end ? fetch(position) : undefined;
     let ahead: Promise<Buffer> | undefined;
     try {
-      while (next) {
+      while (next !== undefined) {
         const start = position * chunkBytes;
         const isLast = start + chunkBytes >= end;
         ahead = isLast ? undefined : fetch(position + 1);

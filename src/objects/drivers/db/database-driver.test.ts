@@ -1,0 +1,52 @@
+import { randomBytes } from "node:crypto";
+import { sql } from "kysely";
+import { expect, test } from "vitest";
+import { type DriverUnderTest, describeDriver } from "../../../../test/conformance/driver-suite.ts";
+import { startTestDatabase } from "../../../../test/embedded-database.ts";
+import { type Database, openDatabase } from "../../../db/index.ts";
+import { createCall } from "../../../runtime/index.ts";
+import { DatabaseDriver } from "./index.ts";
+
+function driverOn(database: Database, opened: AsyncDisposable): DriverUnderTest {
+  return {
+    driver: new DatabaseDriver(database),
+    chunkBytes: 256 * 1024,
+    async remains() {
+      const { rows } = await sql<{ what: string }>`
+        select 'blob ' || physical_key as what from object_blobs
+        union all select 'chunk ' || physical_key || '/' || position from object_chunks`.execute(database.sql);
+      return rows.map(({ what }) => what);
+    },
+    [Symbol.asyncDispose]: () => opened[Symbol.asyncDispose](),
+  };
+}
+
+describeDriver("the db driver on the embedded database", async () => {
+  const opened = await startTestDatabase();
+  return driverOn(opened.database, opened);
+});
+
+const url = process.env.STOWAGE_TEST_POSTGRES_URL;
+const isRequired = (process.env.STOWAGE_TEST_REQUIRE ?? "").split(",").includes("postgres");
+
+if (url !== undefined) {
+  describeDriver("the db driver on an external PostgreSQL", async () => {
+    await using opening = new AsyncDisposableStack();
+    const server = opening.use(await openDatabase({ kind: "server", url }, {}, createCall()));
+    // Its own database: other tests may be at work in the one that was given.
+    const name = `stowage_test_${randomBytes(6).toString("hex")}`;
+    await sql`create database ${sql.id(name)} template template0 encoding 'UTF8'`.execute(server.sql);
+    opening.defer(async () => {
+      await sql`drop database ${sql.id(name)} with (force)`.execute(server.sql);
+    });
+    const location = { kind: "server", url: Object.assign(new URL(url), { pathname: `/${name}` }).href } as const;
+    const database = opening.use(await openDatabase(location, {}, createCall()));
+    return driverOn(database, opening.move());
+  });
+} else if (isRequired) {
+  test("the db driver on an external PostgreSQL", () => {
+    expect.fail("STOWAGE_TEST_REQUIRE names postgres, but STOWAGE_TEST_POSTGRES_URL is not set");
+  });
+} else {
+  test.skip("the db driver on an external PostgreSQL: SKIPPED, set STOWAGE_TEST_POSTGRES_URL to a superuser's URL of an empty database", () => {});
+}
