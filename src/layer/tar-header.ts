@@ -70,7 +70,7 @@ function oldGoPrefix(block: Buffer): string {
   if (block[345] === 0) return "";
   try {
     numeric(block, 345, 12);
-    numeric(block, 357, 12);
+    if (block[357] !== 0) numeric(block, 357, 12);
     return "";
   } catch {
     const prefix = text(block, 345, 155);
@@ -147,6 +147,7 @@ export function parsePaxRecords(data: Buffer): Map<string, string> {
     if (key === "GNU.sparse.offset" || key === "GNU.sparse.numbytes") {
       if ((sparseMap.length % 2 === 0) !== (key === "GNU.sparse.offset"))
         throw new TarFault("a sparse map is out of order");
+      if (value.includes(",")) throw new TarFault("a sparse map holds no number");
       sparseMap.push(value);
     } else records.set(key, value);
     at = end;
@@ -155,7 +156,7 @@ export function parsePaxRecords(data: Buffer): Map<string, string> {
   return records;
 }
 
-const namesWithoutNul = new Set(["path", "linkpath", "uname", "gname"]);
+const namesWithoutNul = new Set(["path", "linkpath", "uname", "gname", "GNU.sparse.name"]);
 
 /** A pax decimal number, fraction dropped towards −∞. */
 export function parsePaxNumber(value: string): number {

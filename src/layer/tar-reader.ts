@@ -12,7 +12,7 @@ import {
   type TarHeader,
   text,
 } from "./tar-header.ts";
-import { checkSparsePieces, gnuSparsePieces, paxSparseHead, paxSparsePieces, type SparsePiece } from "./tar-sparse.ts";
+import { checkSparsePieces, gnuSparsePieces, PaxSparseHead, paxSparsePieces, type SparsePiece } from "./tar-sparse.ts";
 
 /** A tar entry with its extended headers applied. Strings are latin-1 bytes. */
 export interface TarEntry {
@@ -66,12 +66,11 @@ export class TarReader {
   #longName: string | undefined;
   #longLink: string | undefined;
   #extensionsInRow = 0;
-  #pending: { entry: TarEntry; pieces: SparsePiece[]; storedSize: number } | undefined;
+  #pending: { entry: TarEntry; pieces: SparsePiece[]; storedSize: number; mapBytes: number } | undefined;
   #sparse:
     | { pieces: readonly SparsePiece[]; next: number; position: number; realSize: number; leftInPiece: number }
     | undefined;
-  #sparseHead: Buffer[] = [];
-  #sparseHeadBytes = 0;
+  #sparseHead = new PaxSparseHead();
 
   constructor(handler: TarHandler, limits: Limits, layer: string) {
     this.#handler = handler;
@@ -97,7 +96,7 @@ export class TarReader {
     const isClean =
       this.#state === "end" ||
       (this.#state === "header" && this.#blockFilled === 0) ||
-      (this.#state === "data" && this.#remaining === 0);
+      ((this.#state === "data" || this.#state === "extension") && this.#remaining === 0);
     if (!isClean) throw this.#located(new TarFault("the stream ends inside an entry"));
     if (this.#state === "data") this.#endOfData();
   }
@@ -229,7 +228,6 @@ export class TarReader {
     this.#pax = undefined;
     this.#longName = undefined;
     this.#longLink = undefined;
-    this.#extensionsInRow = 0;
   }
 
   #beginEntry(header: TarHeader): void {
@@ -237,8 +235,9 @@ export class TarReader {
     const pax = this.#pax;
     const size = this.#number("size", header.size);
     if (size < 0) throw new TarFault("a size is negative");
-    const name = this.#longName ?? (pax?.get("GNU.sparse.name") || pax?.get("path") || header.name);
-    const link = this.#longLink ?? (pax?.get("linkpath") || header.linkname);
+    const sparsePax = pax && header.typeflag !== "S" && isPaxSparse(pax) ? pax : undefined;
+    const name = sparsePax?.get("GNU.sparse.name") || this.#longName || pax?.get("path") || header.name;
+    const link = this.#longLink || pax?.get("linkpath") || header.linkname;
     if (name.length > this.#limits.pathBytesMax || link.length > this.#limits.pathBytesMax) {
       throw this.#limit("pathBytesMax", Math.max(name.length, link.length));
     }
@@ -258,8 +257,11 @@ export class TarReader {
       xattrs: paxXattrs(pax),
     };
     this.#forgetExtensions();
+    this.#extensionsInRow = 0;
+    if (typeflag === "S" && header.format !== "gnu") throw new TarFault("a sparse file of an unknown format");
+    if (sparsePax && headerOnlyTypes.has(typeflag)) throw new TarFault("what holds no data is said to be sparse");
     if (typeflag === "S") this.#beginGnuSparse(entry, storedSize);
-    else if (pax && isPaxSparse(pax)) this.#beginPaxSparse(entry, storedSize, pax);
+    else if (sparsePax) this.#beginPaxSparse(entry, storedSize, sparsePax);
     else this.#beginData(entry, storedSize);
   }
 
@@ -278,54 +280,46 @@ export class TarReader {
   #beginGnuSparse(entry: TarEntry, storedSize: number): void {
     const pieces = gnuSparsePieces(this.#block, 386, 4);
     const realSize = numeric(this.#block, 483, 12);
-    this.#pending = { entry: { ...entry, typeflag: "0", size: realSize }, pieces, storedSize };
+    this.#pending = { entry: { ...entry, typeflag: "0", size: realSize }, pieces, storedSize, mapBytes: 0 };
     if (this.#block[482] !== 0) this.#state = "sparseBlocks";
     else this.#beginSparseData(this.#pending.entry, pieces, storedSize);
   }
 
   #sparseBlock(): void {
     if (!this.#pending) return;
+    this.#pending.mapBytes += blockBytes;
+    // A map is a header of a kind, and as endless.
+    if (this.#pending.mapBytes > this.#limits.entryHeaderBytesMax)
+      throw this.#limit("entryHeaderBytesMax", this.#pending.mapBytes);
     this.#pending.pieces.push(...gnuSparsePieces(this.#block, 0, 21));
-    this.#checkPieces(this.#pending.pieces.length);
     if (this.#block[504] !== 0) return;
     const { entry, pieces, storedSize } = this.#pending;
     this.#beginSparseData(entry, pieces, storedSize);
   }
 
-  #checkPieces(count: number): void {
-    // A map is a header of a kind: 24 bytes a piece.
-    if (count * 24 > this.#limits.entryHeaderBytesMax) throw this.#limit("entryHeaderBytesMax", count * 24);
-  }
-
   #beginPaxSparse(entry: TarEntry, storedSize: number, pax: ReadonlyMap<string, string>): void {
-    const real = pax.get("GNU.sparse.realsize") ?? pax.get("GNU.sparse.size");
-    const realSize = real === undefined ? storedSize : parsePaxNumber(real);
+    const real = pax.get("GNU.sparse.size") || pax.get("GNU.sparse.realsize");
+    const realSize = real ? parsePaxNumber(real) : storedSize;
     const sized = { ...entry, size: realSize };
     if (pax.get("GNU.sparse.major") === "1") {
-      this.#pending = { entry: sized, pieces: [], storedSize };
-      this.#sparseHead = [];
-      this.#sparseHeadBytes = 0;
+      this.#pending = { entry: sized, pieces: [], storedSize, mapBytes: 0 };
+      this.#sparseHead = new PaxSparseHead();
       this.#state = "sparseHead";
       this.#expect(storedSize);
       if (storedSize === 0) throw new TarFault("a sparse map is missing");
       return;
     }
-    const pieces = paxSparsePieces(pax.get("GNU.sparse.map") ?? "", pax.get("GNU.sparse.numblocks"));
-    this.#checkPieces(pieces.length);
+    const map = pax.get("GNU.sparse.map") ?? "";
+    const pieces = map === "" ? [] : paxSparsePieces(map, pax.get("GNU.sparse.numblocks"));
     this.#beginSparseData(sized, pieces, storedSize);
   }
 
   #sparseHeadData(bytes: Buffer): void {
     if (!this.#pending) return;
-    this.#sparseHead.push(Buffer.from(bytes));
-    this.#sparseHeadBytes += bytes.length;
-    const data = Buffer.concat(this.#sparseHead);
-    this.#sparseHead = [data];
-    const head = paxSparseHead(data);
-    if (head === undefined || data.length < head.bytes) {
-      if (data.length > this.#limits.entryHeaderBytesMax) throw this.#limit("entryHeaderBytesMax", data.length);
-      return;
-    }
+    const head = this.#sparseHead;
+    const rest = bytes.subarray(head.take(bytes));
+    if (head.bytes > this.#limits.entryHeaderBytesMax) throw this.#limit("entryHeaderBytesMax", head.bytes);
+    if (!head.isComplete) return;
     const { entry, storedSize } = this.#pending;
     const remaining = this.#remaining;
     const padding = this.#padding;
@@ -333,7 +327,6 @@ export class TarReader {
     if (this.#sparse === undefined) return;
     this.#remaining = remaining;
     this.#padding = padding;
-    const rest = data.subarray(head.bytes);
     if (rest.length > 0) this.#sparseContent(rest);
   }
 
@@ -384,6 +377,10 @@ export class TarReader {
   }
 }
 
+/** Whether an entry is sparse, for Go: by its version, or where none is told by its map. */
 function isPaxSparse(pax: ReadonlyMap<string, string>): boolean {
-  return pax.has("GNU.sparse.map") || pax.get("GNU.sparse.major") === "1" || pax.has("GNU.sparse.numblocks");
+  const major = pax.get("GNU.sparse.major") ?? "";
+  const minor = pax.get("GNU.sparse.minor") ?? "";
+  if (major === "" && minor === "") return (pax.get("GNU.sparse.map") ?? "") !== "";
+  return (major === "0" && (minor === "0" || minor === "1")) || (major === "1" && minor === "0");
 }

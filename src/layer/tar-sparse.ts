@@ -22,39 +22,61 @@ export function gnuSparsePieces(block: Buffer, start: number, count: number): Sp
   return pieces;
 }
 
-/** Pieces of a pax 0.0 or 0.1 map: `offset,length,offset,length…`. */
+/** Pieces of a pax 0.0 or 0.1 map: `offset,length,offset,length…`, and how many they are. */
 export function paxSparsePieces(map: string, count: string | undefined): SparsePiece[] {
-  const numbers = map === "" ? [] : map.split(",").map(sparseNumber);
-  if (numbers.length % 2 !== 0) throw new TarFault("a sparse map has an odd number of fields");
-  if (count !== undefined && sparseNumber(count) * 2 !== numbers.length)
-    throw new TarFault("a sparse map has not the announced length");
+  const numbers = map.split(",").map(sparseNumber);
+  if (sparseNumber(count ?? "") * 2 !== numbers.length) throw new TarFault("a sparse map has not the announced length");
   return pairs(numbers);
 }
 
-/** The map at the head of a pax 1.0 sparse file's data: decimal lines, padded to whole blocks. Undefined while more is needed. */
-export function paxSparseHead(data: Buffer): { readonly pieces: SparsePiece[]; readonly bytes: number } | undefined {
-  const lines: number[] = [];
-  let wanted = 1;
-  let at = 0;
-  while (lines.length < wanted) {
-    const end = data.indexOf(0x0a, at);
-    if (end < 0) {
-      if (data.length - at > 20) throw new TarFault("a sparse map holds no number");
-      return undefined;
-    }
-    lines.push(sparseNumber(data.toString("latin1", at, end)));
-    if (lines.length === 1) wanted = 1 + 2 * (lines[0] as number);
-    at = end + 1;
+/** The map at the head of a pax 1.0 sparse file's data: decimal lines (a count, then offsets and lengths), padded to whole blocks. */
+export class PaxSparseHead {
+  #line = "";
+  readonly #numbers: number[] = [];
+  #wanted = 1;
+  #bytes = 0;
+
+  /** Bytes taken so far. */
+  get bytes(): number {
+    return this.#bytes;
   }
-  return { pieces: pairs(lines.slice(1)), bytes: Math.ceil(at / 512) * 512 };
+
+  get isComplete(): boolean {
+    return this.#numbers.length === this.#wanted && this.#bytes % 512 === 0;
+  }
+
+  get pieces(): SparsePiece[] {
+    return pairs(this.#numbers.slice(1));
+  }
+
+  /** Takes what belongs to the map from the front of `data`; returns how much that was. */
+  take(data: Buffer): number {
+    let at = 0;
+    while (at < data.length && !this.isComplete) {
+      const byte = data[at++] as number;
+      this.#bytes++;
+      if (this.#numbers.length === this.#wanted) continue;
+      if (byte !== 0x0a) {
+        this.#line += String.fromCharCode(byte);
+        if (this.#line.length > 20) throw new TarFault("a sparse map holds no number");
+        continue;
+      }
+      this.#numbers.push(sparseNumber(this.#line));
+      this.#line = "";
+      if (this.#numbers.length === 1) this.#wanted = 1 + 2 * (this.#numbers[0] as number);
+    }
+    return at;
+  }
 }
 
 /** Refuses what overlaps, runs backwards or past the end, as Go does. */
 export function checkSparsePieces(pieces: readonly SparsePiece[], realSize: number, storedSize: number): void {
+  if (realSize < 0) throw new TarFault("a size is negative");
   let end = 0;
   let stored = 0;
   for (const { offset, length } of pieces) {
-    if (offset < end || offset + length > realSize) throw new TarFault("a sparse map overlaps or runs past the end");
+    if (offset < end || length < 0 || offset + length > realSize)
+      throw new TarFault("a sparse map overlaps or runs past the end");
     end = offset + length;
     stored += length;
   }

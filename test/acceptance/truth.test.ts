@@ -251,7 +251,7 @@ function describeFound(file: FoundFile, implied: ReadonlySet<string>): { readonl
   const { sizeBytes, hardlinkOf: _, layer: _layer, ...rest } = { mtime: undefined, ...file, path };
   if (implied.has(path)) return { path, type: file.type } as { readonly path: string };
   const { mtime: _mtime, ...described } = rest;
-  return file.type === "file" ? { ...described, size: sizeBytes } : described;
+  return { ...described, ...(file.type === "file" ? { size: sizeBytes } : {}) };
 }
 
 /** Groups of names that share an inode, as unpacking left them. */
