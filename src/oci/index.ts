@@ -7,8 +7,7 @@
  * credentials go only to the host that they belong to, and every answer is bounded in size and time.
  */
 export { digestAlgorithm, digestHex, digestOf, findDigest, parseDiffId, parseDigest } from "./digest.ts";
-export { findLayerType, type LayerType } from "./media-types.ts";
-export { formatPlatform, machinePlatform, normalizePlatform, parsePlatform } from "./platform.ts";
+export { formatPlatform, parsePlatform } from "./platform.ts";
 export { findFullTag, formatReference, parseReference, type Reference } from "./reference.ts";
 export { openSource } from "./source.ts";
 export type { SourceOptions } from "./source-options.ts";

@@ -84,6 +84,12 @@ describe("parseManifest", () => {
     ["an array", Buffer.from("[]"), undefined, "IMAGE_MANIFEST_INVALID"],
     ["deep nesting", Buffer.from(`${"[".repeat(1e6)}${"]".repeat(1e6)}`), undefined, "IMAGE_MANIFEST_INVALID"],
     [
+      "deep nesting where nobody looks",
+      Buffer.from(image.bytes.toString().replace("{", `{"x":${"[".repeat(1000)}${"]".repeat(1000)},`)),
+      undefined,
+      "IMAGE_MANIFEST_INVALID",
+    ],
+    [
       "a size beyond 2^53",
       Buffer.from(image.bytes.toString().replace(/"size":\d+/, '"size":9007199254740993')),
       undefined,

@@ -304,7 +304,10 @@ function docker25Archive(entries: readonly DockerArchiveEntry[]): Buffer {
         image,
         ...(name === undefined
           ? {}
-          : { name: name.includes("/") ? name : `docker.io/library/${name}`, ref: name.slice(name.lastIndexOf(":") + 1) }),
+          : {
+              name: name.includes("/") ? name : `docker.io/library/${name}`,
+              ref: name.slice(name.lastIndexOf(":") + 1),
+            }),
       })),
     ),
   );

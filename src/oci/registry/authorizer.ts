@@ -58,7 +58,6 @@ export class Authorizer {
    * @throws StowageError `ACCESS_DENIED`, `REGISTRY_ANSWER_INVALID`, `REGISTRY_REDIRECT_REFUSED`; TransientFailure
    */
   async answer(refusal: HttpAnswer, registry: URL, call: Call): Promise<string> {
-    this.#kept = undefined;
     const challenge = findChallenge(refusal.headers["www-authenticate"]);
     if (challenge === undefined)
       throw this.#denied(registry.host, 401, "it asks for a kind of login that is not known");
