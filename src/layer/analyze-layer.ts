@@ -231,7 +231,8 @@ class LayerCollector implements TarHandler {
     this.#file = undefined;
     const key = parsePath(entry.name);
     const base = baseOf(key);
-    if (entry.name === "") this.#note("empty-name", key);
+    const isRoot = key === "" && entry.typeflag !== "5";
+    if (entry.name === "" || isRoot) this.#note("empty-name", key);
     else if (base.startsWith(".wh.")) this.#mark(key, base);
     else this.#entry(key, entry);
   }
@@ -252,7 +253,7 @@ class LayerCollector implements TarHandler {
 
   #mark(key: PathKey, base: string): void {
     if (base === ".wh..wh..opq") this.#record(parentOf(key), "opaque");
-    else if (base === ".wh.") this.#note("bare-whiteout", key);
+    else if (/^\.wh\.{1,3}$/.test(base)) this.#note("bare-whiteout", key);
     else if (base.startsWith(".wh..wh.")) this.#note("whiteout-meta", key);
     else this.#record(joinPath(parentOf(key), base.slice(4)), "whiteout");
   }
@@ -271,10 +272,6 @@ class LayerCollector implements TarHandler {
   }
 
   #beginFile(key: PathKey, entry: TarEntry): void {
-    if (key === "") {
-      this.#note("empty-name", key);
-      return;
-    }
     const max = Math.max(0, ...this.#wants.match(pathText(key)).map(({ fileBytesMax }) => fileBytesMax));
     const isKept =
       entry.size <= Math.min(max, this.#limits.keptFileBytesMax) &&

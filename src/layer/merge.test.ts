@@ -326,4 +326,44 @@ describe("merging layers (analysis.md B21–B46)", () => {
     expect(tree).toMatchObject({ m: shown("F", 1), l: shown("F", 2) });
     expect(tree.f).toBeUndefined();
   });
+
+  it("what is opaque stays so when a file lies further below", async () => {
+    const { tree } = await squash([[file("f", "F")], [dir("f"), file("f/x", "X")], [file("f/.wh..wh..opq", "")]]);
+    expect(tree).toEqual({ f: "dir 755 @1" });
+  });
+
+  it("an opaque mark is followed through a symlinked parent of its layer, as a name would be", async () => {
+    const { tree } = await squash([
+      [dir("real"), file("real/x", "X")],
+      [link("rel", "real"), file("rel/.wh..wh..opq", "")],
+    ]);
+    expect(tree).toEqual({ real: "dir 755 @0", rel: "-> real" });
+  });
+
+  it("B39: links of one layer to one lower file share the attributes of the last, in stream order", async () => {
+    const { tree } = await upper(hard("z", "f", 0o600), hard("a", "f", 0o640));
+    expect(tree).toMatchObject({
+      f: shown("F", 0, "640"),
+      a: shown("F", 1, "640"),
+      z: shown("F", 1, "640"),
+    });
+  });
+
+  it("what came while a file was above it is left out, though a directory replaces the file later", async () => {
+    const { tree, notes } = await squash([[file("f", "F"), file("f/x", "X"), dir("f"), file("f/y", "Y")]]);
+    expect(tree).toEqual({ f: "dir 755 @0", "f/y": shown("Y", 0) });
+    expect(notes).toEqual(["below-file f/x", "name-twice f"]);
+  });
+
+  it("nothing but a directory stands for the root, and whiteouts of `.` and `..` mean nothing", async () => {
+    const { tree, notes } = await upper(
+      link("./", "usr"),
+      hard("/", "f"),
+      { path: "./", type: "char", device: [0, 0] },
+      file("d/.wh..", ""),
+      file("d/.wh...", ""),
+    );
+    expect(Object.keys(tree)).toHaveLength(10);
+    expect(notes).toEqual(["bare-whiteout d/.wh..", "bare-whiteout d/.wh...", ...Array(3).fill("empty-name ")]);
+  });
 });

@@ -186,7 +186,7 @@ class TreeMerge {
       if (node && node.type !== "dir") {
         if (!directory) other = { node, layer };
         else if (directory.node === undefined) this.#noteHidden(key, node);
-        childFloor = layer + 1;
+        childFloor = Math.max(childFloor, layer + 1);
         break;
       }
       if (node || below.has(layer) || entry?.isOpaque) {

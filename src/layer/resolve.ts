@@ -1,8 +1,9 @@
 import type { Limits } from "../config/index.ts";
 import { StowageError } from "../errors/index.ts";
+import { Ancestry } from "./ancestry.ts";
 import type { LayerEntry, LayerNode } from "./entry.ts";
 import type { NoteList } from "./notes.ts";
-import { isBelow, joinPath, type PathKey, parentOf, parsePath, pathText } from "./path.ts";
+import { joinPath, type PathKey, parentOf, parsePath, pathText } from "./path.ts";
 import { mergeSorted, RecordSorter, type SortRecord } from "./sorter.ts";
 import type { Spill } from "./spill.ts";
 
@@ -35,7 +36,7 @@ export function* resolveLayer(
 
 /**
  * Moves every record whose parent is a symlink at its moment in the stream to where the link leads, until none is left.
- * Only names that were a symlink at some time are kept while what lies below them passes.
+ * What lies below a file is never there, so nothing leads through it.
  */
 function followSymlinkedParents(sorter: RecordSorter, spill: Spill, notes: NoteList): RecordSorter {
   let settled = sorter;
@@ -44,42 +45,27 @@ function followSymlinkedParents(sorter: RecordSorter, spill: Spill, notes: NoteL
     const input: Iterable<SortRecord> = moved ? mergeSorted([settled.records(), moved.records()]) : settled.records();
     const next = new RecordSorter(spill);
     moved = new RecordSorter(spill);
-    const ancestors: { key: PathKey; nodes: SortRecord[] }[] = [];
+    const ancestry = new Ancestry();
     for (const record of input) {
-      while (ancestors.length > 0 && !isAtOrBelow(record.key, (ancestors.at(-1) as { key: PathKey }).key))
-        ancestors.pop();
-      const through = ancestors.find(
-        ({ key, nodes }) => key !== record.key && inForce(nodes, record.sequence)?.node?.type === "symlink",
-      );
-      if (through) {
-        const link = inForce(through.nodes, record.sequence)?.node?.link ?? "";
+      ancestry.enter(record.key);
+      const above = ancestry.above(record);
+      if (above?.node?.type === "symlink") {
         if (record.hops >= hopsMax) notes.add("symlink-loop", pathText(record.key));
-        else moved.add({ ...record, key: redirect(record.key, through.key, link), hops: record.hops + 1 });
+        else moved.add({ ...record, key: redirect(record.key, above), hops: record.hops + 1 });
         continue;
       }
       next.add(record);
-      if (record.node === undefined || record.isRequest) continue;
-      const top = ancestors.at(-1);
-      if (top?.key === record.key) top.nodes.push(record);
-      else if (record.node.type === "symlink") ancestors.push({ key: record.key, nodes: [record] });
+      if (record.node && !record.isRequest && !above) ancestry.add(record);
     }
     settled = next;
   } while (!moved.isEmpty);
   return settled;
 }
 
-function isAtOrBelow(key: PathKey, directory: PathKey): boolean {
-  return key === directory || isBelow(key, directory);
-}
-
-/** The last of `nodes` (in stream order) that came before `sequence`. */
-function inForce(nodes: readonly SortRecord[], sequence: number): SortRecord | undefined {
-  return nodes.findLast((node) => node.sequence < sequence);
-}
-
-function redirect(key: PathKey, link: PathKey, target: string): PathKey {
-  const base = target.startsWith("/") ? "" : `${parentOf(link).replaceAll("\0", "/")}/`;
-  return joinPath(parsePath(base + target), key.slice(link.length + 1));
+function redirect(key: PathKey, link: SortRecord): PathKey {
+  const target = link.node?.link ?? "";
+  const base = target.startsWith("/") ? "" : `${parentOf(link.key).replaceAll("\0", "/")}/`;
+  return joinPath(parsePath(base + target), key.slice(link.key.length + 1));
 }
 
 type Attributes = Pick<LayerNode, "mode" | "uid" | "gid" | "mtime" | "xattrs">;
@@ -93,26 +79,26 @@ type LinkTarget =
 interface Links {
   /** By the link's sequence. */
   readonly targets: ReadonlyMap<number, LinkTarget>;
-  /** What later link entries made of a file's attributes, by the file's content sequence: all names of a file share them. */
-  readonly attributes: ReadonlyMap<number, Attributes>;
+  /** What later link entries made of a file's attributes, by the file's content sequence, or its key in lower layers: all names of a file share them. */
+  readonly attributes: ReadonlyMap<number | PathKey, Attributes>;
 }
 
 function resolveHardlinks(records: RecordSorter, limits: Limits, layer: string): Links {
   const targets = new Map<number, LinkTarget>();
   const chained: { sequence: number; via: number }[] = [];
   const linkNodes = new Map<number, LayerNode>();
-  let nodes: SortRecord[] = [];
+  const ancestry = new Ancestry();
   for (const record of records.records()) {
-    if (nodes[0]?.key !== record.key) nodes = [];
+    ancestry.enter(record.key);
     if (!record.isRequest) {
-      if (record.node) nodes.push(record);
+      if (record.node && !ancestry.above(record)) ancestry.add(record);
       continue;
     }
     if (linkNodes.size >= limits.layerLinksMax) {
       throw new StowageError("LIMIT_EXCEEDED", { limit: "layerLinksMax", max: limits.layerLinksMax, where: layer });
     }
     if (record.node) linkNodes.set(record.sequence, record.node);
-    const found = inForce(nodes, record.sequence);
+    const found = ancestry.present(record);
     if (found?.node === undefined) targets.set(record.sequence, { lower: record.key });
     else if (found.node.type === "hardlink") chained.push({ sequence: record.sequence, via: found.sequence });
     else if (found.node.type === "dir") targets.set(record.sequence, undefined);
@@ -122,10 +108,12 @@ function resolveHardlinks(records: RecordSorter, limits: Limits, layer: string):
   chained.sort((a, b) => a.sequence - b.sequence);
   for (const { sequence, via } of chained) targets.set(sequence, targets.get(via));
 
-  const attributes = new Map<number, Attributes>();
+  const attributes = new Map<number | PathKey, Attributes>();
   for (const [sequence, node] of [...linkNodes].sort(([a], [b]) => a - b)) {
     const target = targets.get(sequence);
-    if (target && "node" in target && target.node.type !== "symlink") attributes.set(target.contentSequence, node);
+    if (target === undefined) continue;
+    if ("lower" in target) attributes.set(target.lower, node);
+    else if (target.node.type !== "symlink") attributes.set(target.contentSequence, node);
   }
   return { targets, attributes };
 }
@@ -138,12 +126,10 @@ function* decide(
   notes: NoteList,
   layer: string,
 ): Generator<ResolvedEntry> {
-  const ancestors: { key: PathKey; isBlocking: boolean; removesBefore: number }[] = [];
+  const ancestry = new Ancestry();
   for (const group of groupByKey(records.records(), limits, layer)) {
     const key = (group[0] as SortRecord).key;
-    while (ancestors.length > 0 && !isBelow(key, (ancestors.at(-1) as { key: PathKey }).key)) ancestors.pop();
-    const { isBlocking, removesBefore } = ancestors.at(-1) ?? { isBlocking: false, removesBefore: -1 };
-
+    ancestry.enter(key);
     const versions: SortRecord[] = [];
     let isWhiteout = false;
     let isOpaque = false;
@@ -154,9 +140,8 @@ function* decide(
         isWhiteout = true;
         whiteoutSequence = record.sequence;
       } else if (record.mark === "opaque") isOpaque = true;
-      else if (isBlocking || record.sequence < removesBefore) {
-        if (record.sequence > removesBefore) notes.add("below-file", pathText(key));
-      } else versions.push(record);
+      else if (ancestry.above(record)) notes.add("below-file", pathText(key));
+      else if (!ancestry.isReplacedLater(record)) versions.push(record);
     }
     const entry = finalVersion(versions, links, notes);
     if (versions.length > 1) notes.add("name-twice", pathText(key));
@@ -164,14 +149,7 @@ function* decide(
       if ((versions[0] as SortRecord).sequence < whiteoutSequence) notes.add("whiteout-after-entry", pathText(key));
       if (entry.node?.type === "dir") notes.add("whiteout-and-directory", pathText(key));
     }
-    if (versions.length > 0) {
-      const nonDirectory = versions.findLast(({ node }) => node?.type !== "dir");
-      ancestors.push({
-        key,
-        isBlocking: isBlocking || versions.at(-1)?.node?.type !== "dir",
-        removesBefore: Math.max(removesBefore, nonDirectory?.sequence ?? -1),
-      });
-    }
+    for (const version of versions) ancestry.add(version);
     if (entry || isWhiteout || isOpaque) {
       yield { key, isWhiteout, isOpaque, node: entry?.node, contentSequence: entry?.contentSequence ?? -1 };
     }
@@ -194,7 +172,10 @@ function finalVersion(
     notes.add("link-target-directory", pathText(last.key));
     return undefined;
   }
-  if ("lower" in target) return { node: { ...last.node, link: target.lower }, contentSequence: -1 };
+  if ("lower" in target) {
+    const shared = withAttributes(last.node, links.attributes.get(target.lower) ?? last.node);
+    return { node: { ...shared, link: target.lower }, contentSequence: -1 };
+  }
   if (target.node.type === "symlink") return target;
   const attributes = links.attributes.get(target.contentSequence) ?? last.node;
   return {
