@@ -1,4 +1,4 @@
-/** Fields of a stanza by lower-case name; a value is all of its lines as they stand, the first without the blanks around it. */
+/** Fields of a stanza by lower-case name; a value is all of its lines as they stand, without blanks at its very beginning and end. */
 export type Stanza = ReadonlyMap<string, string>;
 
 /**
@@ -14,7 +14,7 @@ export function* parseStanzas(text: string, wanted: ReadonlySet<string>): Genera
   let open: { readonly name: string; readonly start: number } | undefined;
   const close = (end: number) => {
     // The first of two equal names counts; dpkg refuses the second.
-    if (open !== undefined && !fields.has(open.name)) fields.set(open.name, text.slice(open.start, end).trim());
+    if (open !== undefined && !fields.has(open.name)) fields.set(open.name, text.slice(open.start, end).trimEnd());
     open = undefined;
   };
   for (let start = 0; start < text.length; ) {
@@ -31,7 +31,7 @@ export function* parseStanzas(text: string, wanted: ReadonlySet<string>): Genera
       isEmpty = false;
       const colon = text.slice(start, Math.min(end, start + NAME_CHARACTERS_MAX)).indexOf(":");
       const name = text.slice(start, start + Math.max(colon, 0)).toLowerCase();
-      if (wanted.has(name)) open = { name, start: start + colon + 1 };
+      if (wanted.has(name)) open = { name, start: skipBlanks(text, start + colon + 1) };
     }
     start = end + 1;
   }
@@ -44,6 +44,12 @@ const SPACE = 32;
 const HASH = 35;
 /** Longer names are none that is wanted. */
 const NAME_CHARACTERS_MAX = 64;
+
+function skipBlanks(text: string, start: number): number {
+  let at = start;
+  while (text.charCodeAt(at) === SPACE || text.charCodeAt(at) === TAB) at += 1;
+  return at;
+}
 
 /** Blanks and the CR of a CRLF alone. */
 function isBlank(text: string, start: number, end: number): boolean {
