@@ -20,6 +20,7 @@ export async function* decompress(
   const head = await readHead(chunks);
   const found = detectCompression(head);
   if (announced !== undefined && announced !== found && head.length > 0) {
+    await chunks.return?.();
     throw new StowageError("LAYER_COMPRESSION_INVALID", {
       layer,
       reason: `its media type says ${announced}, its first bytes say ${found}`,
@@ -59,8 +60,8 @@ async function readHead(chunks: AsyncIterator<Buffer>): Promise<Buffer> {
 }
 
 async function* prepend(head: Buffer, rest: AsyncIterator<Buffer>): AsyncGenerator<Buffer> {
-  if (head.length > 0) yield head;
   try {
+    if (head.length > 0) yield head;
     for (;;) {
       const { value, done } = await rest.next();
       if (done) return;
