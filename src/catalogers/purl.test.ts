@@ -1,6 +1,8 @@
+import fc from "fast-check";
 import { PackageURL } from "packageurl-js";
 import { expect, it } from "vitest";
 import { distroQualifier, packageUrl } from "./purl.ts";
+import { nameText } from "./text.ts";
 
 const purls: readonly (readonly [string, Parameters<typeof packageUrl>[0]])[] = [
   [
@@ -51,4 +53,26 @@ it("the distro qualifier leaves out a version that nobody knows", () => {
   expect(distroQualifier({ id: "debian", version: "12", like: [] })).toBe("debian-12");
   expect(distroQualifier({ id: "arch", version: "", like: [] })).toBe("arch");
   expect(distroQualifier(undefined)).toBeUndefined();
+});
+
+it("any name, version and distribution that a record can have makes one that can be read back (property)", () => {
+  const odd = fc.oneof(
+    fc.string({ unit: "binary", minLength: 1, maxLength: 12 }),
+    fc.stringMatching(/^[/.@%:?#&=+~_ -]{1,6}$/),
+    fc.constantFrom("/", "//", ".", "..", "%", "%zz", "@", "a/../b", "constructor", "__proto__"),
+  );
+  const name = odd.map((text) => nameText(text)).filter((text) => text !== undefined);
+  fc.assert(
+    fc.property(
+      fc.constantFrom("deb", "rpm", "apk", "npm", "pypi"),
+      name,
+      name,
+      fc.option(name, { nil: undefined }),
+      (type, name, version, extra) => {
+        const purl = packageUrl({ type, namespace: extra, name, version, qualifiers: { arch: extra, distro: extra } });
+        expect(purl).toMatch(/^pkg:[a-z]+\/[!-~]+$/);
+      },
+    ),
+    { numRuns: 2000 },
+  );
 });
