@@ -31,8 +31,8 @@ export function findPeers(directories: readonly string[]): { readonly found: Con
 
 function trivy(program: string): Contender {
   return {
-    name: `Trivy ${trivyVersion(program)}`,
-    remark: "CycloneDX SBOM, packages only: no file digests, no vulnerability or secret scan; its Java index is empty",
+    name: "Trivy",
+    remark: `version ${trivyVersion(program)}; CycloneDX SBOM, packages only: no file digests, no vulnerability or secret scan; its Java index is empty`,
     async prepare(scratch) {
       // Without an index of jars it refuses to look at them, and the real one is a download of hundreds of megabytes. An empty one only spares it work.
       const directory = join(scratch, "java-db");
@@ -72,8 +72,8 @@ function trivy(program: string): Contender {
 
 function syft(program: string): Contender {
   return {
-    name: `Syft ${syftVersion(program)}`,
-    remark: "its own JSON, default catalogers, MD5, SHA-1 and SHA-256 of all files; no update check",
+    name: "Syft",
+    remark: `version ${syftVersion(program)}; its own JSON, default catalogers, MD5, SHA-1 and SHA-256 of all files; no update check`,
     async prepare() {},
     // It can't choose among the images of a layout, so compare on layouts of one image.
     command: (layout, _tag, scratch) => [
