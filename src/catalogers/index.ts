@@ -11,7 +11,7 @@ import { pythonCataloger } from "./python/python-cataloger.ts";
 import { rpmCataloger } from "./rpm/rpm-cataloger.ts";
 import { usersCataloger } from "./users/users-cataloger.ts";
 
-export { createOwnershipRelator, type OwnershipRelator } from "./ownership.ts";
+export { createOwnershipRelator } from "./ownership.ts";
 
 /** All catalogers in the order in which they reconcile: the distribution first, for the others' package URLs. */
 export const catalogers: readonly Cataloger[] = [

@@ -3,7 +3,7 @@ import type { Package, PackageType } from "../layer/index.ts";
 const OPERATING_SYSTEM: ReadonlySet<PackageType> = new Set(["apk", "dpkg", "rpm"]);
 
 /** Relates language packages to the packages of the operating system that installed them. */
-export interface OwnershipRelator {
+interface OwnershipRelator {
   /** A path that `owner` owns, in any order; the first owner of a path counts. Owners that are no packages of the system are ignored. */
   see(owner: Package, path: string): void;
   /** All packages in the order given, language packages with `ownedBy` where their own record (`location`) was seen. */

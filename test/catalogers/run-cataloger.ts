@@ -73,7 +73,7 @@ export function runCataloger(
 }
 
 /** Findings of one layer that holds just these files, sorted by path. */
-export function catalogFiles(cataloger: Cataloger, files: readonly SelectedFile[]): Finding[] {
+function catalogFiles(cataloger: Cataloger, files: readonly SelectedFile[]): Finding[] {
   return [
     ...cataloger.catalog({
       [Symbol.iterator]: () => files[Symbol.iterator](),
@@ -82,7 +82,7 @@ export function catalogFiles(cataloger: Cataloger, files: readonly SelectedFile[
   ];
 }
 
-export function selectedFile(path: string, content: Buffer): SelectedFile {
+function selectedFile(path: string, content: Buffer): SelectedFile {
   return { path, sizeBytes: content.length, mode: 0o644, read: () => content };
 }
 

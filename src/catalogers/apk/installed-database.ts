@@ -140,7 +140,7 @@ class Record {
  * apk's checksum as `algorithm:hex`: `Q1`, `Q2` base64 and `X1`, `X2` hex of SHA-1 and SHA-256, or bare hex of MD5. Of a symbolic link it is over
  * the target's text. With `f:` containing `S`, apk-tools 3 writes the first 20 bytes of SHA-256 as `Q1`: told apart as `sha256-160`.
  */
-export function apkChecksum(text: string, isTruncatedSha256: boolean): string | undefined {
+function apkChecksum(text: string, isTruncatedSha256: boolean): string | undefined {
   const kind = text.slice(0, 2);
   let hex: string;
   if (kind === "Q1" || kind === "Q2") hex = base64ToHex(text.slice(2));

@@ -32,7 +32,7 @@ export function parseMd5sums(text: string, problems: ProblemList): readonly Owne
 }
 
 /** A file of all packages but one that lies elsewhere than its package says. */
-export type Diversion = {
+type Diversion = {
   readonly path: string;
   readonly divertedTo: string;
   /** The package whose file keeps the original path; absent if the administrator diverted it. */

@@ -8,7 +8,7 @@ const entriesMax = 5_000;
 const membersMax = 1_000;
 
 /** A line of `/etc/passwd`, without its password. @see passwd(5) */
-export type User = {
+type User = {
   readonly name: string;
   readonly uid: number;
   readonly gid: number;
@@ -18,7 +18,7 @@ export type User = {
 };
 
 /** A line of `/etc/group`, without its password. @see group(5) */
-export type Group = { readonly name: string; readonly gid: number; readonly members: readonly string[] };
+type Group = { readonly name: string; readonly gid: number; readonly members: readonly string[] };
 
 /** Users and groups: `other.users` and `other.groups`. Passwords are never kept. */
 export const usersCataloger: Cataloger = {
