@@ -61,8 +61,7 @@ export async function analyzeLayer(
   }
   entriesWriter.flush();
 
-  const missing = new Set<number>();
-  for (const { sequence } of [...selection.values()].flat()) if (!contents.has(sequence)) missing.add(sequence);
+  const missing = dropWhatDoesNotFit(selection, contents, limits, notes);
   if (missing.size > 0) await streamLayer(await open(), expected, new MissingContents(contents, missing), limits);
 
   const findings = writeFindings(catalogers, selection, contents, sections, limits, notes, expected.blobDigest);
@@ -116,6 +115,31 @@ function select(
   }
 }
 
+/** Sequences of the selected files whose content is still to be kept; files beyond the limit of a layer leave the selection. */
+function dropWhatDoesNotFit(
+  selection: Map<Cataloger, Selected[]>,
+  contents: KeptContents,
+  limits: Limits,
+  notes: NoteList,
+): Set<number> {
+  const missing = new Set<number>();
+  let left = limits.keptLayerBytesMax - contents.totalBytes;
+  for (const [cataloger, files] of selection) {
+    const fitting = files.filter(({ path, sequence, size }) => {
+      if (contents.has(sequence) || missing.has(sequence)) return true;
+      if (size > left) {
+        notes.add("content-too-large", path);
+        return false;
+      }
+      left -= size;
+      missing.add(sequence);
+      return true;
+    });
+    selection.set(cataloger, fitting);
+  }
+  return missing;
+}
+
 function writeFindings(
   catalogers: readonly Cataloger[],
   selection: ReadonlyMap<Cataloger, readonly Selected[]>,
@@ -130,7 +154,7 @@ function writeFindings(
   let ordinal = 0;
   for (const cataloger of catalogers) {
     const files = selection.get(cataloger);
-    if (!files) continue;
+    if (!files?.length) continue;
     for (const { files: owned, ...finding } of findingsOf(cataloger, files, contents)) {
       if (finding.kind === "problem")
         notes.add("cataloger-problem", finding.path, `${cataloger.name}: ${problemText(finding)}`);

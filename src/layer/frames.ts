@@ -1,11 +1,11 @@
-import { constants, zstdCompressSync, zstdDecompressSync } from "node:zlib";
+import { constants, crc32, zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { StowageError } from "../errors/index.ts";
 
 /**
  * The container of stowage's documents: eight bytes of magic, then frames, each with a kind and zstd-compressed content that carries its own
  * checksum; a frame of kind `end` is the last. A document can be read as a stream, and stopped after the part that is wanted.
  *
- *     frame = kind (1 byte), length of the content (4, little-endian), length as stored (4), stored bytes
+ *     frame = kind (1 byte), length of the content (4, little-endian), length as stored (4), CRC-32 of these nine bytes (4), stored bytes
  */
 export const frameKinds = { facts: 1, findings: 2, owned: 3, notes: 4, entries: 5, packages: 6, end: 255 } as const;
 export type FrameKind = keyof typeof frameKinds;
@@ -15,7 +15,7 @@ export interface Frame {
   readonly content: Buffer;
 }
 
-const headBytes = 9;
+const headBytes = 13;
 /** No frame is larger: writers split, readers refuse. */
 export const frameBytesMax = 64 * 1024 * 1024;
 const kindsByNumber: ReadonlyMap<number, FrameKind> = new Map(
@@ -30,6 +30,7 @@ export function encodeFrame(kind: FrameKind, content: Buffer): Buffer {
   frame[0] = frameKinds[kind];
   frame.writeUInt32LE(content.length, 1);
   frame.writeUInt32LE(stored.length, 5);
+  frame.writeUInt32LE(crc32(frame.subarray(0, 9)), 9);
   stored.copy(frame, headBytes);
   return frame;
 }
@@ -78,6 +79,7 @@ export async function* readFrames(body: AsyncIterable<Buffer>, magic: string, do
 type Invalid = (reason: string, cause?: unknown) => StowageError;
 
 function readHead(bytes: Buffer, invalid: Invalid): { kind: FrameKind; contentBytes: number; storedBytes: number } {
+  if (crc32(bytes.subarray(0, 9)) !== bytes.readUInt32LE(9)) throw invalid("the head of a frame is damaged");
   const kind = kindsByNumber.get(bytes[0] as number);
   const contentBytes = bytes.readUInt32LE(1);
   const storedBytes = bytes.readUInt32LE(5);

@@ -20,6 +20,9 @@ export interface TarHeader {
   readonly format: "ustar" | "gnu" | "star" | "v7";
 }
 
+/** Of any size, owner or time: four petabytes, and exact when a bit is added for the sign. */
+const numberMax = 2 ** 52;
+
 /** What is wrong with a header; the reader adds where. */
 export class TarFault extends Error {}
 
@@ -119,7 +122,7 @@ function base256(block: Buffer, offset: number, length: number): number {
   }
   if (isNegative) value -= 1n << BigInt(length * 8 - 1);
   const number = Number(value);
-  if (!Number.isSafeInteger(number)) throw new TarFault("a number in a header is out of range");
+  if (Math.abs(number) > numberMax) throw new TarFault("a number in a header is out of range");
   return number;
 }
 
@@ -162,7 +165,7 @@ const namesWithoutNul = new Set(["path", "linkpath", "uname", "gname", "GNU.spar
 export function parsePaxNumber(value: string): number {
   if (!/^-?\d{1,18}(?:\.\d*)?$/.test(value)) throw new TarFault("a pax record holds no number");
   const number = Math.floor(Number(value));
-  if (!Number.isSafeInteger(number)) throw new TarFault("a pax number is out of range");
+  if (Math.abs(number) > numberMax) throw new TarFault("a pax number is out of range");
   return number;
 }
 
