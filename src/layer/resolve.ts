@@ -29,7 +29,7 @@ export function* resolveLayer(
   notes: NoteList,
   layer: string,
 ): Generator<ResolvedEntry> {
-  const records = followSymlinkedParents(sorter, spill, notes);
+  const records = followSymlinkedParents(sorter, spill, limits, notes, layer);
   const links = resolveHardlinks(records, limits, layer);
   yield* decide(records, links, limits, notes, layer);
 }
@@ -38,7 +38,13 @@ export function* resolveLayer(
  * Moves every record whose parent is a symlink at its moment in the stream to where the link leads, until none is left.
  * What lies below a file is never there, so nothing leads through it.
  */
-function followSymlinkedParents(sorter: RecordSorter, spill: Spill, notes: NoteList): RecordSorter {
+function followSymlinkedParents(
+  sorter: RecordSorter,
+  spill: Spill,
+  limits: Limits,
+  notes: NoteList,
+  layer: string,
+): RecordSorter {
   let settled = sorter;
   let moved: RecordSorter | undefined;
   do {
@@ -51,7 +57,7 @@ function followSymlinkedParents(sorter: RecordSorter, spill: Spill, notes: NoteL
       const above = ancestry.above(record);
       if (above?.node?.type === "symlink") {
         if (record.hops >= hopsMax) notes.add("symlink-loop", pathText(record.key));
-        else moved.add({ ...record, key: redirect(record.key, above), hops: record.hops + 1 });
+        else moved.add({ ...record, key: redirect(record.key, above, limits, layer), hops: record.hops + 1 });
         continue;
       }
       next.add(record);
@@ -62,10 +68,16 @@ function followSymlinkedParents(sorter: RecordSorter, spill: Spill, notes: NoteL
   return settled;
 }
 
-function redirect(key: PathKey, link: SortRecord): PathKey {
+/** Links that lead through themselves make a path longer with each hop: the limit of paths holds for these too. */
+function redirect(key: PathKey, link: SortRecord, limits: Limits, layer: string): PathKey {
   const target = link.node?.link ?? "";
   const base = target.startsWith("/") ? "" : `${parentOf(link.key).replaceAll("\0", "/")}/`;
-  return joinPath(parsePath(base + target), key.slice(link.key.length + 1));
+  const redirected = joinPath(parsePath(base + target), key.slice(link.key.length + 1));
+  if (redirected.length > limits.pathBytesMax) {
+    const found = redirected.length;
+    throw new StowageError("LIMIT_EXCEEDED", { limit: "pathBytesMax", max: limits.pathBytesMax, found, where: layer });
+  }
+  return redirected;
 }
 
 type Attributes = Pick<LayerNode, "mode" | "uid" | "gid" | "mtime" | "xattrs">;
