@@ -69,9 +69,10 @@ export class LayerPool implements AsyncDisposable {
   #workers(): Piscina {
     this.#pool ??= new Piscina({
       filename: layerWorkerUrl,
-      minThreads: 1,
+      // Threads that wait for nothing hold memory which merging needs next.
+      minThreads: 0,
       maxThreads: this.concurrency,
-      idleTimeout: 1000,
+      idleTimeout: 50,
       trackUnmanagedFds: false,
       resourceLimits: { maxOldGenerationSizeMb: 512, maxYoungGenerationSizeMb: 8 },
     });
