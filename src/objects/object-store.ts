@@ -85,14 +85,16 @@ class DriverObjectStore implements ObjectStore, AsyncDisposable {
   }
 
   async publish(tx: Transaction, staged: readonly StagedObject[]): Promise<readonly ObjectVersion[]> {
-    const versions: ObjectVersion[] = [];
-    for (const { ref, locationId, contentDigest, contentBytes, storedBytes } of staged) {
+    const versions = new Map<StagedObject, ObjectVersion>();
+    // Always in one order: publishers of the same objects then wait for each other instead of for ever.
+    for (const each of staged.toSorted(byRef)) {
+      const { ref, locationId, contentDigest, contentBytes, storedBytes } = each;
       if (!(await makeLive(tx, locationId))) throw leaseLost(ref);
       const version = await movePointer(tx, ref, locationId);
-      versions.push({ ref, version, locationId, contentDigest, contentBytes, storedBytes });
+      versions.set(each, { ref, version, locationId, contentDigest, contentBytes, storedBytes });
     }
     announce("objects published", { count: staged.length });
-    return versions;
+    return staged.map((each) => versions.get(each) as ObjectVersion);
   }
 
   async get(ref: ObjectRef, call: Call): Promise<{ readonly version: ObjectVersion; readonly body: Readable }> {
@@ -199,6 +201,13 @@ class DriverObjectStore implements ObjectStore, AsyncDisposable {
     const signal = AbortSignal.any([call.signal, lost.signal]);
     return { call: { ...call, signal }, stop: () => clearInterval(timer) };
   }
+}
+
+function byRef({ ref: one }: StagedObject, { ref: other }: StagedObject): number {
+  const names = [one.account, one.bucket, one.key];
+  const otherNames = [other.account, other.bucket, other.key];
+  const at = names.findIndex((name, index) => name !== otherNames[index]);
+  return at < 0 ? 0 : (names[at] as string) < (otherNames[at] as string) ? -1 : 1;
 }
 
 function leaseLost(ref: ObjectRef): StowageError {

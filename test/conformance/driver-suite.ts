@@ -78,6 +78,9 @@ export function describeDriver(name: string, makeDriver: () => Promise<DriverUnd
         ["three chunks less one byte", (chunk) => 3 * chunk - 1],
         ["three chunks", (chunk) => 3 * chunk],
         ["three chunks and one byte", (chunk) => 3 * chunk + 1],
+        ["sixteen chunks less one byte", (chunk) => 16 * chunk - 1],
+        ["sixteen chunks", (chunk) => 16 * chunk],
+        ["sixteen chunks and one byte", (chunk) => 16 * chunk + 1],
         ["20 MB", () => 20_000_000],
       ];
       test.each(sizes)("%s", async (_, sizeOf) => {
@@ -141,6 +144,24 @@ export function describeDriver(name: string, makeDriver: () => Promise<DriverUnd
         const blobs = await Promise.all(bodies.map((bytes) => put(bytes)));
         const read = await Promise.all(blobs.map(({ key }) => get(key)));
         for (const [index, bytes] of bodies.entries()) expect(read[index]?.equals(bytes)).toBe(true);
+      });
+
+      test("bodies that wait for each other, more than the backend has connections", async () => {
+        // A body may be read from the same backend while it is written: whoever holds a connection meanwhile ends in a deadlock.
+        const count = 30;
+        const bytes = noise(backend.chunkBytes);
+        let waiting = 0;
+        const allWait = Promise.withResolvers<void>();
+        const body = async function* () {
+          for (let piece = 0; piece < 6; piece++) yield bytes;
+          if (++waiting === count) allWait.resolve();
+          await allWait.promise;
+          yield bytes;
+        };
+        const blobs = await Promise.all(
+          Array.from({ length: count }, () => put({ open: async () => Readable.from(body()) })),
+        );
+        for (const { sizeBytes } of blobs) expect(sizeBytes).toBe(7 * bytes.length);
       });
 
       test("many readers of one blob", async () => {
@@ -230,6 +251,19 @@ export function describeDriver(name: string, makeDriver: () => Promise<DriverUnd
         expect(await get(other.key)).toEqual(bytes);
       });
 
+      test("under a writer: a whole blob or none", async () => {
+        const key = createPhysicalKey();
+        const bytes = noise(backend.chunkBytes * 20);
+        const body = async function* () {
+          yield bytes.subarray(0, backend.chunkBytes * 12);
+          await driver.delete(key, call);
+          yield bytes.subarray(backend.chunkBytes * 12);
+        };
+        const [result] = await Promise.allSettled([put({ open: async () => Readable.from(body()) }, key)]);
+        if (result?.status === "fulfilled") expect((await get(key)).equals(bytes)).toBe(true);
+        else expect(await backend.remains()).toEqual([]);
+      });
+
       test("under a reader: the rest of the bytes or a failure, never a short stream", async () => {
         const bytes = noise(backend.chunkBytes * 8);
         const { key } = await put(bytes);
@@ -267,18 +301,21 @@ export function describeDriver(name: string, makeDriver: () => Promise<DriverUnd
         expect(await get(key)).toEqual(Buffer.alloc(0));
       });
 
-      test("one of several that race wins, and its bytes are there", async () => {
-        if (!driver.capabilities.exclusivePut) return;
-        const key = createPhysicalKey();
-        const bodies = Array.from({ length: 6 }, () => noise(backend.chunkBytes + 100));
-        const results = await Promise.allSettled(bodies.map((bytes) => put(bytes, key)));
-        const winners = results.flatMap(({ status }, index) => (status === "fulfilled" ? [index] : []));
-        expect(winners).toHaveLength(1);
-        for (const result of results) {
-          if (result.status === "rejected") expect(result.reason).toMatchObject({ code: "BACKEND_KEY_EXISTS" });
-        }
-        expect((await get(key)).equals(bodies[winners[0] ?? -1] as Buffer)).toBe(true);
-      });
+      test.each([1, 20])(
+        "one of several bodies of %i chunks that race wins, and its bytes are there",
+        async (chunks) => {
+          if (!driver.capabilities.exclusivePut) return;
+          const key = createPhysicalKey();
+          const bodies = Array.from({ length: 6 }, () => noise(backend.chunkBytes * chunks + 100));
+          const results = await Promise.allSettled(bodies.map((bytes) => put(bytes, key)));
+          const winners = results.flatMap(({ status }, index) => (status === "fulfilled" ? [index] : []));
+          expect(winners).toHaveLength(1);
+          for (const result of results) {
+            if (result.status === "rejected") expect(result.reason).toMatchObject({ code: "BACKEND_KEY_EXISTS" });
+          }
+          expect((await get(key)).equals(bodies[winners[0] ?? -1] as Buffer)).toBe(true);
+        },
+      );
 
       test("the winner of a race fails: the other's bytes are there", async () => {
         if (!driver.capabilities.exclusivePut) return;
@@ -303,6 +340,22 @@ export function describeDriver(name: string, makeDriver: () => Promise<DriverUnd
         await failed;
         await other;
         expect(await get(key)).toEqual(bytes);
+      });
+
+      test("a large body and an empty one race: one wins, and its bytes are there", async () => {
+        if (!driver.capabilities.exclusivePut) return;
+        const key = createPhysicalKey();
+        const bytes = noise(backend.chunkBytes * 20);
+        let other: Promise<PromiseSettledResult<StoredBlob>[]> | undefined;
+        const body = async function* () {
+          yield bytes.subarray(0, backend.chunkBytes * 18);
+          other = Promise.allSettled([put(Buffer.alloc(0), key)]);
+          yield bytes.subarray(backend.chunkBytes * 18);
+        };
+        const [large] = await Promise.allSettled([put({ open: async () => Readable.from(body()) }, key)]);
+        const [empty] = (await other) ?? [];
+        expect([large?.status, empty?.status].filter((status) => status === "fulfilled")).toHaveLength(1);
+        expect((await get(key)).equals(large?.status === "fulfilled" ? bytes : Buffer.alloc(0))).toBe(true);
       });
 
       test("a key can be used again once it was deleted", async () => {

@@ -65,9 +65,10 @@ export const initial: Migration = {
 
     // Chunks are compressed by the object store's codec or not at all: PostgreSQL would only try in vain. EXTERNAL also lets a part of
     // a chunk be read alone. Rows are written once and deleted once, by the thousand, so vacuum must not wait for a fifth of the table.
+    // Keys are listed in the order of their bytes, whatever the collation of the database.
     await sql`
       create table object_chunks (
-        physical_key text not null,
+        physical_key text collate "C" not null,
         position integer not null check (position >= 0),
         bytes bytea not null,
         primary key (physical_key, position)
@@ -75,7 +76,7 @@ export const initial: Migration = {
     await sql`alter table object_chunks alter column bytes set storage external`.execute(db);
     await sql`
       create table object_blobs (
-        physical_key text primary key,
+        physical_key text collate "C" primary key,
         bytes bigint not null check (bytes >= 0),
         created_at timestamptz not null default now()
       ) with (autovacuum_vacuum_scale_factor = 0.02)`.execute(db);

@@ -1,17 +1,14 @@
 import { createHash } from "node:crypto";
 import { addAbortSignal, Readable } from "node:stream";
 import { sql } from "kysely";
-import { type Database, sqlStateOf, type Transaction } from "../../../db/index.ts";
+import type { Database } from "../../../db/index.ts";
 import { StowageError } from "../../../errors/index.ts";
 import { type Call, throwIfAborted } from "../../../runtime/index.ts";
 import type { BodySource, ByteRange, DriverCapabilities, ObjectDriver, PhysicalKey, StoredBlob } from "../../driver.ts";
-
-/** Large enough to make few rows, small enough that a few of them in memory don't matter. */
-const chunkBytes = 256 * 1024;
-const uniqueViolation = "23505";
+import { BlobWriter, chunkBytes, deleteBlob } from "./blob-writer.ts";
 
 /**
- * Blobs in PostgreSQL: rows of chunks, written in one transaction, so that a blob is there whole or not at all. The server digests what it has
+ * Blobs in PostgreSQL: rows of chunks, and a row that makes them a blob, so that it is there whole or not at all. The server digests what it has
  * received of each chunk, and PostgreSQL's own checksums guard it from there.
  */
 export class DatabaseDriver implements ObjectDriver {
@@ -30,51 +27,63 @@ export class DatabaseDriver implements ObjectDriver {
   }
 
   async put(key: PhysicalKey, body: BodySource, call: Call): Promise<StoredBlob> {
-    return this.#database.transaction(async (tx) => {
-      await this.#claim(tx, key);
+    const writer = new BlobWriter(this.#database, key);
+    try {
+      throwIfAborted(call);
       const hash = createHash("sha256");
-      let position = 0;
+      const announced = body.sizeBytes ?? Number.POSITIVE_INFINITY;
       let sizeBytes = 0;
-      try {
-        // A body that has stalled must not outlive its call.
-        const stream = addAbortSignal(call.signal, await body.open(call));
-        for await (const chunk of fixedChunks(stream, chunkBytes)) {
-          throwIfAborted(call);
-          sizeBytes += chunk.length;
-          if (sizeBytes > (body.sizeBytes ?? sizeBytes)) break;
-          hash.update(chunk);
-          await this.#insertChunk(tx, key, position++, chunk);
-        }
-      } catch (error) {
+      // A body that has stalled must not outlive its call.
+      const stream = addAbortSignal(call.signal, await body.open(call));
+      for await (const chunk of fixedChunks(stream, chunkBytes)) {
+        sizeBytes += chunk.length;
+        if (sizeBytes > announced) break;
+        hash.update(chunk);
+        await writer.add(chunk);
         throwIfAborted(call);
-        throw error;
       }
       if (sizeBytes !== (body.sizeBytes ?? sizeBytes)) {
         const reason = `the body has ${sizeBytes} bytes or more, ${body.sizeBytes} were announced`;
         throw new StowageError("BACKEND_FAILED", { driver: this.name, operation: "put", key, reason });
       }
-      await tx.sql.updateTable("object_blobs").set({ bytes: sizeBytes }).where("physical_key", "=", key).execute();
+      await writer.finish(sizeBytes);
       return { key, sizeBytes, digest: `sha256:${hash.digest("hex")}` };
-    }, call);
+    } catch (error) {
+      await writer.abandon();
+      throwIfAborted(call);
+      throw error;
+    }
   }
 
   async get(key: PhysicalKey, range: ByteRange | undefined, call: Call): Promise<Readable> {
+    throwIfAborted(call);
+    // All that there is of a small blob, and of a larger one the length of its chunks, which may be that of another version of this driver.
     const blob = await this.#database.sql
       .selectFrom("object_blobs")
-      .select("bytes")
-      .where("physical_key", "=", key)
+      .leftJoin("object_chunks", (join) =>
+        join.onRef("object_chunks.physical_key", "=", "object_blobs.physical_key").on("object_chunks.position", "=", 0),
+      )
+      .select([
+        "object_blobs.bytes as sizeBytes",
+        sql<number | null>`octet_length(object_chunks.bytes)`.as("stride"),
+        sql<Buffer | null>`case when object_blobs.bytes <= ${chunkBytes} then object_chunks.bytes end`.as("whole"),
+      ])
+      .where("object_blobs.physical_key", "=", key)
       .executeTakeFirst();
-    if (!blob) throw new StowageError("BACKEND_KEY_MISSING", { driver: this.name, key });
+    const { sizeBytes, stride, whole } = blob ?? {};
+    if (sizeBytes === undefined || (sizeBytes > 0 && !stride)) {
+      throw new StowageError("BACKEND_KEY_MISSING", { driver: this.name, key });
+    }
     const first = range?.first ?? 0;
-    const end = Math.min(blob.bytes, range === undefined ? blob.bytes : range.last + 1);
-    return Readable.from(this.#chunks(key, first, end, call), { objectMode: false, highWaterMark: chunkBytes });
+    const end = Math.min(sizeBytes, range === undefined ? sizeBytes : range.last + 1);
+    if (!stride || first >= end) return Readable.from([], { objectMode: false });
+    if (whole) return Readable.from([whole.subarray(first, end)], { objectMode: false });
+    return Readable.from(this.#chunks(key, stride, first, end, call), { objectMode: false, highWaterMark: stride });
   }
 
   async delete(key: PhysicalKey, call: Call): Promise<void> {
-    await this.#database.transaction(async (tx) => {
-      await tx.sql.deleteFrom("object_blobs").where("physical_key", "=", key).execute();
-      await tx.sql.deleteFrom("object_chunks").where("physical_key", "=", key).execute();
-    }, call);
+    throwIfAborted(call);
+    await deleteBlob(this.#database, key);
   }
 
   async *list(after: PhysicalKey | undefined, call: Call): AsyncGenerator<StoredBlob> {
@@ -98,36 +107,8 @@ export class DatabaseDriver implements ObjectDriver {
   /** The database is its opener's to close. */
   async [Symbol.asyncDispose](): Promise<void> {}
 
-  async #claim(tx: Transaction, key: PhysicalKey): Promise<void> {
-    try {
-      await tx.sql
-        .insertInto("object_blobs")
-        .values({ physical_key: key, bytes: 0, created_at: sql<string>`now()` })
-        .execute();
-    } catch (error) {
-      if (sqlStateOf(error) !== uniqueViolation) throw error;
-      throw new StowageError("BACKEND_KEY_EXISTS", { driver: this.name, key }, { cause: error });
-    }
-  }
-
-  async #insertChunk(tx: Transaction, key: PhysicalKey, position: number, chunk: Buffer): Promise<void> {
-    const { digest } = await tx.sql
-      .insertInto("object_chunks")
-      .values({ physical_key: key, position, bytes: chunk })
-      .returning(sql<Buffer>`sha256(bytes)`.as("digest"))
-      .executeTakeFirstOrThrow();
-    if (!digest.equals(createHash("sha256").update(chunk).digest())) {
-      throw new StowageError("BACKEND_FAILED", {
-        driver: this.name,
-        operation: "put",
-        key,
-        reason: "a chunk arrived damaged",
-      });
-    }
-  }
-
   /** Bytes from `first` up to `end`, a query for each chunk, one chunk ahead, so that a slow reader holds no connection. */
-  async *#chunks(key: PhysicalKey, first: number, end: number, call: Call): AsyncGenerator<Buffer> {
+  async *#chunks(key: PhysicalKey, stride: number, first: number, end: number, call: Call): AsyncGenerator<Buffer> {
     const fetch = async (position: number) => {
       throwIfAborted(call);
       const row = await this.#database.sql
@@ -139,13 +120,13 @@ export class DatabaseDriver implements ObjectDriver {
       if (!row) throw new StowageError("BACKEND_KEY_MISSING", { driver: this.name, key });
       return row.bytes;
     };
-    let position = Math.floor(first / chunkBytes);
-    let next = first < end ? fetch(position) : undefined;
+    let position = Math.floor(first / stride);
+    let next: Promise<Buffer> | undefined = fetch(position);
     let ahead: Promise<Buffer> | undefined;
     try {
       while (next !== undefined) {
-        const start = position * chunkBytes;
-        const isLast = start + chunkBytes >= end;
+        const start = position * stride;
+        const isLast = start + stride >= end;
         ahead = isLast ? undefined : fetch(position + 1);
         // Its failure counts when its turn comes.
         ahead?.catch(() => {});

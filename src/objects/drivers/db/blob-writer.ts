@@ -1,0 +1,112 @@
+import { createHash } from "node:crypto";
+import { sql } from "kysely";
+import { type Database, sqlStateOf } from "../../../db/index.ts";
+import { StowageError } from "../../../errors/index.ts";
+import type { PhysicalKey } from "../../driver.ts";
+
+/** Large enough to make few rows, small enough that a few of them in memory don't matter. */
+export const chunkBytes = 256 * 1024;
+/** Chunks that go to the server in one statement. */
+const batchChunks = 4;
+const uniqueViolation = "23505";
+
+interface Chunk {
+  readonly position: number;
+  readonly bytes: Buffer;
+}
+
+/**
+ * Writes one blob. A connection is taken for each batch of chunks and given back, never held while the body is waited for: a body may itself be read
+ * from this database, and would wait for ever once as many puts as there are connections had begun.
+ *
+ * | step | durable | a crash leaves | who goes on |
+ * |---|---|---|---|
+ * | first batch | chunk 0: its primary key is the claim on the physical key | chunks of no blob, which no reader and no listing sees | whoever deletes the key |
+ * | further batches | more chunks, only while chunk 0 is there: what was deleted stays deleted, whatever a writer believed dead still sends | the same | the same |
+ * | last batch | the blob's row, with the last chunks | a whole blob | – |
+ *
+ * Most blobs are one batch, which is first and last: one statement, whole or not at all.
+ */
+export class BlobWriter {
+  readonly #database: Database;
+  readonly #key: PhysicalKey;
+  #batch: Chunk[] = [];
+  #position = 0;
+  #isClaimed = false;
+  #sending: Promise<void> = Promise.resolve();
+
+  constructor(database: Database, key: PhysicalKey) {
+    this.#database = database;
+    this.#key = key;
+  }
+
+  /** Takes the next chunk. Waits while a batch is being sent and another is complete. */
+  async add(bytes: Buffer): Promise<void> {
+    if (this.#batch.length === batchChunks) {
+      await this.#sending;
+      this.#sending = this.#send(this.#batch, undefined);
+      this.#sending.catch(() => {}); // it is awaited before anything else is sent
+      this.#batch = [];
+    }
+    this.#batch.push({ position: this.#position++, bytes });
+  }
+
+  /** Sends the rest and makes the blob visible. */
+  async finish(sizeBytes: number): Promise<void> {
+    await this.#sending;
+    await this.#send(this.#batch, sizeBytes);
+  }
+
+  /** Takes back what was written, if anything was. */
+  async abandon(): Promise<void> {
+    await this.#sending.catch(() => {}); // the failure that leads here, or one beside it
+    // With the claim, a blob that has bytes is this one; one without bytes needs no claim, and may be that of another who was faster.
+    if (this.#isClaimed) await deleteBlob(this.#database, this.#key, sql`bytes > 0`);
+  }
+
+  async #send(batch: readonly Chunk[], sizeBytes: number | undefined): Promise<void> {
+    const claim = this.#isClaimed
+      ? sql`select 1 from object_chunks where physical_key = ${this.#key} and position = 0 for key share`
+      : sql`select 1`;
+    const blob = sql`insert into object_blobs (physical_key, bytes) select ${this.#key}, ${sizeBytes}::bigint from claim`;
+    if (batch.length === 0) await this.#run(sql`with claim as (${claim}) ${blob}`);
+    else {
+      const rows = batch.map(({ position, bytes }) => sql`(${position}::integer, ${bytes}::bytea)`);
+      const received = await this.#run(sql<{ position: number; digest: Buffer }>`
+        with claim as materialized (${claim}) ${sizeBytes === undefined ? sql`` : sql`, blob as (${blob})`}
+        insert into object_chunks (physical_key, position, bytes)
+        select ${this.#key}, chunk.position, chunk.bytes from claim, (values ${sql.join(rows)}) as chunk (position, bytes)
+        returning position, sha256(bytes) as digest`);
+      this.#isClaimed = this.#isClaimed || received.length > 0;
+      if (received.length === 0) throw this.#failure("it was deleted while it was being written");
+      const digests = new Map(received.map(({ position, digest }) => [position, digest]));
+      for (const { position, bytes } of batch) {
+        const isSame = digests.get(position)?.equals(createHash("sha256").update(bytes).digest()) ?? false;
+        if (!isSame) throw this.#failure(`chunk ${position} arrived damaged`);
+      }
+    }
+  }
+
+  async #run<T>(statement: ReturnType<typeof sql<T>>): Promise<readonly T[]> {
+    try {
+      return (await statement.execute(this.#database.sql)).rows;
+    } catch (error) {
+      if (sqlStateOf(error) !== uniqueViolation) throw error;
+      throw new StowageError("BACKEND_KEY_EXISTS", { driver: "db", key: this.#key }, { cause: error });
+    }
+  }
+
+  #failure(reason: string): StowageError {
+    return new StowageError("BACKEND_FAILED", { driver: "db", operation: "put", key: this.#key, reason });
+  }
+}
+
+/** Deletes a blob, or what there is of one. */
+export async function deleteBlob(database: Database, key: PhysicalKey, condition = sql`true`): Promise<void> {
+  await database.sql.transaction().execute(async (tx) => {
+    // The claim first: it waits for a batch that is being written, and no other begins. What that one wrote is seen by the next statements.
+    await sql`delete from object_chunks where physical_key = ${key} and position = 0`.execute(tx);
+    await sql`delete from object_blobs where physical_key = ${key} and ${condition}`.execute(tx);
+    await sql`delete from object_chunks where physical_key = ${key}`.execute(tx);
+  });
+}
