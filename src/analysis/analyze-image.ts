@@ -7,6 +7,7 @@ import {
   type AnalysisDocument,
   analysisRef,
   encodeAnalysisDocument,
+  holdImage,
   type ImageLayerRecord,
   type ImageRecord,
   Images,
@@ -42,7 +43,7 @@ export interface AnalysisRequest {
   readonly progress: Progress;
 }
 
-/** A layer document can go between its use and the image's publication, if nobody used it for long; then it is made again. */
+/** A layer document can go between its use and the image's publication, if nobody used it for long, and a known image when it is deleted; then it is made again. */
 const attemptsMax = 3;
 
 /**
@@ -90,7 +91,8 @@ export class Analyzer implements AsyncDisposable {
         const bytesStored = await this.#publish(account, image, keyed, document, known !== undefined, name, call);
         return this.#report(image, name, document, processed, bytesStored, known !== undefined, begun);
       } catch (error) {
-        if (!(error instanceof LayerGoneError) || attempt >= attemptsMax) throw error;
+        const mayHelp = error instanceof LayerGoneError || error instanceof ImageGoneError;
+        if (!mayHelp || attempt >= attemptsMax) throw error;
       }
     }
   }
@@ -176,6 +178,8 @@ export class Analyzer implements AsyncDisposable {
     const keys = [...new Set(layers.flatMap(({ key }) => key ?? []))];
     const alive = await useLayers(tx, keys);
     if (keys.some((key) => !alive.has(key))) throw new LayerGoneError();
+    const { facts } = document;
+    if (isKnown && !(await holdImage(tx, account, image.digest, facts.fingerprint))) throw new ImageGoneError();
     if (!isKnown) await writeImage(tx, imageRow(account, image, document), layers.map(layerRow));
     if (name)
       await writeTag(tx, account, image.digest, name.fullTag, {
@@ -216,6 +220,13 @@ export class Analyzer implements AsyncDisposable {
 class LayerGoneError extends StowageError<"OBJECT_NOT_FOUND"> {
   constructor() {
     super("OBJECT_NOT_FOUND", { bucket: "layer_data", key: "" });
+  }
+}
+
+/** The image has been deleted since it was found. */
+class ImageGoneError extends StowageError<"OBJECT_NOT_FOUND"> {
+  constructor() {
+    super("OBJECT_NOT_FOUND", { bucket: "analysis_data", key: "" });
   }
 }
 

@@ -168,6 +168,9 @@ export class Layers {
       onBytes,
       call,
     );
+    if (analyzed.facts.diffId !== diffId) {
+      throw new StowageError("INTERNAL_FAILURE", { reason: "a document of another layer" });
+    }
     announce("analysis layer read", { layerKey: key });
     const body = {
       open: async () => readSpill(analyzed.output, analyzed.documentBytes),
@@ -187,8 +190,6 @@ export class Layers {
       await recordAccess(tx, account, descriptor.digest);
     }, call);
     announce("analysis layer published", { layerKey: key });
-    if (analyzed.facts.diffId !== diffId)
-      throw new StowageError("INTERNAL_FAILURE", { reason: "a document of another layer" });
     return { entries: analyzed.facts.tarEntries, bytesStored: staged.storedBytes };
   }
 }

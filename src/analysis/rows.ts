@@ -106,25 +106,31 @@ export async function forgetUnusedLayers(
   limit: number,
 ): Promise<readonly string[]> {
   const rows = await tx.sql
-    .deleteFrom("layer_documents")
-    .where("layer_key", "in", (query) =>
-      query
-        .selectFrom("layer_documents as unused")
-        .where("unused.last_used_at", "<", sql<Date>`now() - make_interval(secs => ${graceSeconds})`)
-        .where(({ not, exists, selectFrom }) =>
-          not(
-            exists(
-              selectFrom("image_layers").whereRef("image_layers.layer_key", "=", "unused.layer_key").select("position"),
+    // A table of its own: the planner may run a subquery more than once, each time with other rows and a limit of its own.
+    .with(
+      (table) => table("unused").materialized(),
+      (query) =>
+        query
+          .selectFrom("layer_documents")
+          .where("last_used_at", "<", sql<Date>`now() - make_interval(secs => ${graceSeconds})`)
+          .where(({ not, exists, selectFrom }) =>
+            not(
+              exists(
+                selectFrom("image_layers")
+                  .whereRef("image_layers.layer_key", "=", "layer_documents.layer_key")
+                  .select("position"),
+              ),
             ),
-          ),
-        )
-        .select("unused.layer_key")
-        .orderBy("unused.layer_key")
-        .limit(limit)
-        .forUpdate("unused")
-        .skipLocked(),
+          )
+          .select("layer_key")
+          .orderBy("layer_key")
+          .limit(limit)
+          .forUpdate("layer_documents")
+          .skipLocked(),
     )
-    .returning("layer_key")
+    .deleteFrom("layer_documents")
+    .where("layer_key", "in", (query) => query.selectFrom("unused").select("unused.layer_key"))
+    .returning("layer_documents.layer_key")
     .execute();
   return rows.map((row) => row.layer_key);
 }

@@ -7,4 +7,12 @@ export {
   readAnalysisDocument,
 } from "./document.ts";
 export { analysisRef, Images, indexRef, layerRef, manifestRef, storedLayer, systemAccount } from "./images.ts";
-export { type ImageLayerRecord, type ImageRecord, listImages, type TagName, writeImage, writeTag } from "./rows.ts";
+export {
+  holdImage,
+  type ImageLayerRecord,
+  type ImageRecord,
+  listImages,
+  type TagName,
+  writeImage,
+  writeTag,
+} from "./rows.ts";

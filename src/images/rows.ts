@@ -216,6 +216,24 @@ export async function layersOf(
   }));
 }
 
+/** Whether an image is there with this fingerprint; if so, it stays until the transaction ends. */
+export async function holdImage(
+  tx: Transaction,
+  account: string,
+  digest: string,
+  fingerprint: string,
+): Promise<boolean> {
+  const held = await tx.sql
+    .selectFrom("images")
+    .where("account", "=", account)
+    .where("digest", "=", digest)
+    .where("fingerprint", "=", fingerprint)
+    .select("digest")
+    .forShare()
+    .executeTakeFirst();
+  return held !== undefined;
+}
+
 /** Removes an image with its tags and layer rows; false when it is not there. */
 export async function removeImage(tx: Transaction, account: string, digest: string): Promise<boolean> {
   const result = await tx.sql

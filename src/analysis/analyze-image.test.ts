@@ -1,0 +1,144 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { sql } from "kysely";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { startTestDatabase, type TestDatabase } from "../../test/embedded-database.ts";
+import { buildImage, writeLayout } from "../../test/images/builder.ts";
+import { defaultLimits, readEnvironment } from "../config/index.ts";
+import { Images } from "../images/index.ts";
+import { DatabaseDriver } from "../objects/drivers/db/index.ts";
+import { type ObjectStore, openObjectStore } from "../objects/index.ts";
+import { openSource } from "../oci/index.ts";
+import { createCall, silentProgress as progress } from "../runtime/index.ts";
+import { Analyzer, retireUnusedLayers } from "./index.ts";
+
+const call = createCall();
+const account = "admin";
+
+let opened: TestDatabase;
+let layout: string;
+beforeAll(async () => {
+  opened = await startTestDatabase();
+  layout = await mkdtemp(join(tmpdir(), "stowage-analysis-"));
+  const image = buildImage({ layers: [[{ path: "one", content: "1" }], [{ path: "two", content: "2" }]] });
+  writeLayout(layout, [{ image, ref: "x" }]);
+});
+beforeEach(() => opened.clear());
+afterAll(async () => {
+  await rm(layout, { recursive: true, force: true });
+  await opened?.[Symbol.asyncDispose]();
+});
+
+describe("deletion in the middle of an analysis", () => {
+  test("of the image that is known already: it is there afterwards", async () => {
+    const store = await openStore();
+    await analyze(store);
+    let deletions = 0;
+    const racing: ObjectStore = {
+      ...facesOf(store),
+      async get(ref, under) {
+        const found = await store.get(ref, under);
+        // The analysis has found the image and read its document; now it goes.
+        if (ref.bucket === "analysis_data" && deletions++ === 0) await deleteImage(store, ref.key);
+        return found;
+      },
+    };
+    const report = await analyze(racing);
+    expect(deletions).toBeGreaterThan(0);
+    expect(report.wasKnown).toBe(false);
+    await expectWhole(store, report.digest);
+  });
+
+  test("of a layer's document: it is made again", async () => {
+    const store = await openStore();
+    let retired = 0;
+    const racing: ObjectStore = {
+      ...facesOf(store),
+      async stage(ref, body, under) {
+        if (ref.bucket === "analysis_data" && retired === 0) {
+          await sql`update layer_documents set last_used_at = 'epoch'`.execute(opened.database.sql);
+          retired += await retireUnusedLayers(opened.database, store, 100, call);
+        }
+        return store.stage(ref, body, under);
+      },
+    };
+    const report = await analyze(racing);
+    expect(retired).toBe(2);
+    expect(report.layers.map(({ outcome }) => outcome)).toEqual(["analyzed", "analyzed"]);
+    await expectWhole(store, report.digest);
+  });
+});
+
+describe("layers that nobody needs", () => {
+  test("go when no image stands on them and nobody used them lately, at most so many", async () => {
+    const store = await openStore();
+    const { digest } = await analyze(store);
+    const retire = (limit: number) => retireUnusedLayers(opened.database, store, limit, call);
+    await sql`update layer_documents set last_used_at = 'epoch'`.execute(opened.database.sql);
+    expect(await retire(100)).toBe(0);
+    await deleteImage(store, digest);
+    await sql`update layer_documents set last_used_at = now()`.execute(opened.database.sql);
+    expect(await retire(100)).toBe(0);
+    await sql`update layer_documents set last_used_at = 'epoch'`.execute(opened.database.sql);
+    expect(await retire(1)).toBe(1);
+    expect(await retire(100)).toBe(1);
+    const { rows } = await sql`select 1 from objects`.execute(opened.database.sql);
+    expect(rows).toEqual([]);
+  });
+});
+
+test("several analyses of one image at once, and deletions of it, leave it whole or absent", async () => {
+  const store = await openStore();
+  const { digest } = await analyze(store);
+  for (let round = 0; round < 5; round++) {
+    await Promise.all([analyze(store), deleteImage(store, digest), analyze(store)]);
+    const found = await new Images(opened.database, store).get(account, digest, undefined).catch(() => undefined);
+    if (found) await expectWhole(store, digest);
+    else {
+      const { rows } = await sql`select 1 from objects where bucket <> 'layer_data'`.execute(opened.database.sql);
+      expect(rows).toEqual([]);
+    }
+  }
+});
+
+function openStore() {
+  return openObjectStore({ database: opened.database, driver: new DatabaseDriver(opened.database) });
+}
+
+/** The store's methods as own properties, so that some can be replaced. */
+function facesOf(store: ObjectStore): ObjectStore {
+  return {
+    stage: (ref, body, under) => store.stage(ref, body, under),
+    publish: (tx, staged) => store.publish(tx, staged),
+    get: (ref, under) => store.get(ref, under),
+    find: (ref, under) => store.find(ref, under),
+    retire: (tx, ref) => store.retire(tx, ref),
+    reap: (limit, under) => store.reap(limit, under),
+  };
+}
+
+async function analyze(store: ObjectStore) {
+  const { credentials } = readEnvironment({});
+  const options = { insecure: false, credentials, limits: defaultLimits, temporaryDirectory: tmpdir(), progress };
+  await using source = await openSource(`oci:${layout}:x`, options, call);
+  await using analyzer = new Analyzer(opened.database, store, defaultLimits, tmpdir());
+  const name = { fullTag: "docker.io/library/x:1", registry: "docker.io", repository: "library/x", tag: "1" };
+  return await analyzer.analyze({ account, source, platform: undefined, nameFor: () => name, progress }, call);
+}
+
+async function deleteImage(store: ObjectStore, digest: string): Promise<void> {
+  const images = new Images(opened.database, store);
+  const image = await images.get(account, digest, undefined).catch(() => undefined);
+  if (image) await opened.database.transaction((tx) => images.remove(tx, image), call);
+}
+
+async function expectWhole(store: ObjectStore, digest: string): Promise<void> {
+  const images = new Images(opened.database, store);
+  const image = await images.get(account, digest, undefined);
+  expect(image.fullTags).toEqual(["docker.io/library/x:1"]);
+  expect((await images.document(image, call)).facts.digest).toBe(digest);
+  let files = 0;
+  for await (const _ of images.files(image, call)) files++;
+  expect(files).toBe(2);
+}
