@@ -62,7 +62,7 @@ function tellCeiling(report: Report, ceiling: Ceiling): void {
   ]);
   report.list([
     ...ceiling.choices.map((choice) => `fastest here: ${choice}`),
-    "no candidates: multi-buffer hashing across files (isa-l_crypto has no command)",
+    "not tried: hashing several files at once in one core (isa-l_crypto, which has no command)",
     `bound: ${seconds(ceiling.boundMs)}, the greater of ${seconds(ceiling.totalMs)} on ${ceiling.cores} cores and the longest layer's ${seconds(ceiling.longestLayerMs)}`,
   ]);
 }

@@ -23,7 +23,7 @@ export const rooms: Readonly<Record<string, Room>> = {
   db: {
     rooms: base,
     node: ["child_process", "crypto", "fs", "fs/promises", "module", "path", "sqlite", "timers/promises"],
-    packages: ["kysely", "pg", "pg-query-stream"],
+    packages: ["kysely", "pg"],
   },
   oci: {
     rooms: base,
