@@ -5,7 +5,7 @@ import type { Spill } from "./spill.ts";
 const algorithms = ["md5", "sha1", "sha256"] as const;
 
 /** MD5, SHA-1 and SHA-256 of nothing. */
-export const emptyDigests = digestsOf(Buffer.alloc(0));
+const emptyDigests = digestsOf(Buffer.alloc(0));
 
 function digestsOf(bytes: Buffer): string {
   return algorithms.map((algorithm) => hash(algorithm, bytes, "binary")).join("");

@@ -38,7 +38,7 @@ export async function* decompress(
 }
 
 /** @see RFC 1952, RFC 8878 (also for skippable frames) */
-export function detectCompression(head: Buffer): LayerCompression {
+function detectCompression(head: Buffer): LayerCompression {
   if (head.length >= 3 && head[0] === 0x1f && head[1] === 0x8b && head[2] === 0x08) return "gzip";
   if (head.length >= 4) {
     const magic = head.readUInt32LE(0);

@@ -105,7 +105,7 @@ function sharedPrefix(a: string, b: string): number {
   return shared;
 }
 
-export function parseEntries(content: Buffer): LayerEntry[] {
+function parseEntries(content: Buffer): LayerEntry[] {
   const reader = new ByteReader(content);
   const entries: LayerEntry[] = [];
   let previous = "";

@@ -7,7 +7,7 @@ import { StowageError } from "../errors/index.ts";
  *
  *     frame = kind (1 byte), length of the content (4, little-endian), length as stored (4), CRC-32 of these nine bytes (4), stored bytes
  */
-export const frameKinds = { facts: 1, findings: 2, owned: 3, notes: 4, entries: 5, packages: 6, end: 255 } as const;
+const frameKinds = { facts: 1, findings: 2, owned: 3, notes: 4, entries: 5, packages: 6, end: 255 } as const;
 export type FrameKind = keyof typeof frameKinds;
 
 export interface Frame {
@@ -17,7 +17,7 @@ export interface Frame {
 
 const headBytes = 13;
 /** No frame is larger: writers split, readers refuse. */
-export const frameBytesMax = 64 * 1024 * 1024;
+const frameBytesMax = 64 * 1024 * 1024;
 const kindsByNumber: ReadonlyMap<number, FrameKind> = new Map(
   Object.entries(frameKinds).map(([kind, number]) => [number, kind as FrameKind]),
 );

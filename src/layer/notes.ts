@@ -12,7 +12,7 @@ export interface Note {
 }
 
 /** What each note says; the text of a note is this. */
-export const noteTexts = {
+const noteTexts = {
   "whiteout-after-entry":
     "the layer adds this name and then whites it out; the specification keeps the name, most unpackers remove it",
   "whiteout-and-directory":

@@ -8,8 +8,6 @@ declare const brand: unique symbol;
 /** Normalised path from the image's root, components joined by NUL, `""` for the root itself. One character is one byte. */
 export type PathKey = string & { readonly [brand]: "PathKey" };
 
-export const rootKey = "" as PathKey;
-
 /**
  * The key of a tar name or link target (latin-1, separated by slashes): no leading slash, `.` or `..` left; `..` never leaves the root.
  * @see analysis.md B7 for what seven runtimes do
@@ -78,7 +76,7 @@ function escapeInvalid(buffer: Buffer): string {
 }
 
 /** The inverse of {@link bytesToText}. */
-export function textToBytes(text: string): string {
+function textToBytes(text: string): string {
   let bytes = "";
   for (const character of text) {
     const point = character.codePointAt(0) as number;
