@@ -44,8 +44,9 @@ export interface LocationsTable {
   object_key: string;
   state: LocationState;
   state_since: Timestamp;
-  /** Who stages it; meaningless once `live`. */
+  /** Who stages it; meaningless once `live`. Empty in `deleting` when the bytes of an unproven one were deleted once. */
   writer: string | null;
+  /** In `deleting`: orders those whose bytes could not be deleted after the others. */
   lease_until: ColumnType<Date | null, Date | string | null, Date | string | null>;
   codec: string;
   content_digest: string | null;

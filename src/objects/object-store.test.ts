@@ -185,6 +185,26 @@ describe("bytes that are wrong or missing", () => {
     expect(reads).toBe(2);
   });
 
+  test("a large document that is read right the second time fails as a read, not as damage", async () => {
+    const wrapped = new WrappedDriver(new DatabaseDriver(database()));
+    const store = await open({ driver: wrapped });
+    await put(store, ref, large);
+    let reads = 0;
+    wrapped.get = async (key, range, under) =>
+      reads++ === 0 ? Readable.from([Buffer.alloc(large.length)]) : wrapped.inner.get(key, range, under);
+    const failure = await failureOf(store.get(ref, call).then(({ body }) => buffer(body)));
+    expect(failure).toMatchObject({ code: "BACKEND_FAILED", cause: { code: "OBJECT_DIGEST_MISMATCH" } });
+    expect(reads).toBe(2);
+    expect((await read(store, ref)).equals(large)).toBe(true);
+  });
+
+  test("an object at another backend is not looked for in this one", async () => {
+    await put(await open({ settings: { path: "/elsewhere" } }), ref, Buffer.from("x"));
+    const failure = await failureOf((await open()).get(ref, call));
+    expect(failure).toMatchObject({ code: "BACKEND_FAILED" });
+    expect(failure.message).toContain("not configured");
+  });
+
   test("bytes that are gone because the object moved: the pointer is read once more", async () => {
     const wrapped = new WrappedDriver(new DatabaseDriver(database()));
     const store = await open({ driver: wrapped, retireGraceSeconds: 0 });
@@ -363,6 +383,22 @@ describe("the reaper", () => {
     wrapped.delete = (key, under) => wrapped.inner.delete(key, under);
     expect((await reap(store)).blobsDeleted).toBe(1);
     expect(await states()).toEqual([]);
+  });
+
+  test("one that can't be deleted keeps neither the others of its pass nor those of the next", async () => {
+    const wrapped = new WrappedDriver(new DatabaseDriver(database()));
+    const store = await open({ driver: wrapped, retireGraceSeconds: 0 });
+    for (const content of ["one", "two", "three"]) await put(store, ref, Buffer.from(content));
+    const locked = await database().sql.selectFrom("locations").select("physical_key").orderBy("id").executeTakeFirst();
+    wrapped.delete = async (key, under) => {
+      if (key === locked?.physical_key) throw new StowageError("BACKEND_FAILED", { driver: "db", operation: "delete" });
+      await wrapped.inner.delete(key, under);
+    };
+    expect((await failureOf(store.reap(1, call))).code).toBe("BACKEND_FAILED");
+    expect(await store.reap(1, call)).toMatchObject({ blobsDeleted: 1 });
+    await put(store, ref, Buffer.from("four"));
+    expect((await failureOf(reap(store))).code).toBe("BACKEND_FAILED");
+    expect(await states()).toEqual(["deleting", "live"]);
   });
 
   test("two reapers at once do what one does", async () => {

@@ -4,7 +4,7 @@ import { Readable } from "node:stream";
 import { buffer } from "node:stream/consumers";
 import type { Database, Transaction } from "../db/index.ts";
 import { isCode, StowageError } from "../errors/index.ts";
-import { announce, type Call } from "../runtime/index.ts";
+import { announce, type Call, throwIfAborted } from "../runtime/index.ts";
 import type { BodySource, ObjectDriver, PhysicalKey } from "./driver.ts";
 import { createPhysicalKey } from "./physical-key.ts";
 import {
@@ -15,6 +15,7 @@ import {
   makeLive,
   markDeletedOnce,
   movePointer,
+  postpone,
   recordProof,
   registerBackend,
   removeLocation,
@@ -47,7 +48,7 @@ export async function openObjectStore(options: ObjectStoreOptions): Promise<Obje
   return new DriverObjectStore(options, backendId);
 }
 
-type Located = ObjectVersion & { readonly physicalKey: PhysicalKey };
+type Located = ObjectVersion & { readonly physicalKey: PhysicalKey; readonly backendId: number };
 
 class DriverObjectStore implements ObjectStore, AsyncDisposable {
   readonly #database: Database;
@@ -127,14 +128,25 @@ class DriverObjectStore implements ObjectStore, AsyncDisposable {
     const locations = await condemned(this.#database, this.#backendId, this.#lateSeconds, limit);
     let blobsDeleted = 0;
     let bytesDeleted = 0;
+    const failures: unknown[] = [];
     for (const { id, physicalKey, storedBytes, isProven, isLate } of locations) {
-      await this.#driver.delete(physicalKey, call);
+      throwIfAborted(call);
+      try {
+        await this.#driver.delete(physicalKey, call);
+      } catch (error) {
+        // One that can't be deleted must not keep the others, in this pass or the next.
+        failures.push(error);
+        await postpone(this.#database, id);
+        continue;
+      }
+      announce("objects deleted", { locationId: id });
       if (isProven || isLate) await removeLocation(this.#database, id);
       else await markDeletedOnce(this.#database, id);
-      announce("objects deleted", { locationId: id });
+      announce("objects forgotten", { locationId: id });
       blobsDeleted++;
       bytesDeleted += storedBytes;
     }
+    if (failures.length > 0) throw failures[0];
     return { blobsDeleted, bytesDeleted, isMoreLeft: decided === limit || locations.length === limit };
   }
 
@@ -149,8 +161,25 @@ class DriverObjectStore implements ObjectStore, AsyncDisposable {
   }
 
   async #open(version: Located, call: Call): Promise<Readable> {
-    const body = verified(await this.#driver.get(version.physicalKey, undefined, call), version);
-    return version.contentBytes > checkedFirstBytesMax ? body : Readable.from([await buffer(body)]);
+    const { physicalKey, backendId, contentBytes, contentDigest } = version;
+    if (backendId !== this.#backendId) {
+      const reason = `the object lies at backend ${backendId}, which is not configured`;
+      throw new StowageError("BACKEND_FAILED", {
+        driver: this.#driver.name,
+        operation: "get",
+        key: physicalKey,
+        reason,
+      });
+    }
+    const body = await this.#driver.get(physicalKey, undefined, call);
+    if (contentBytes <= checkedFirstBytesMax) return Readable.from([await buffer(verified(body, version))]);
+    // What was handed on can't be taken back, but whether it was read wrong or is damaged can be told.
+    return verified(body, version, async (mismatch) => {
+      if ((await this.#readBack(physicalKey, call)) !== contentDigest) return mismatch;
+      const reason = "wrong bytes were read, the right ones when they were read again";
+      const details = { driver: this.#driver.name, operation: "get", key: physicalKey, reason };
+      return new StowageError("BACKEND_FAILED", details, { cause: mismatch, hint: "run the command again" });
+    });
   }
 
   /** Writes the body and proves what was written: by what the backend says of it, or by reading it back. */

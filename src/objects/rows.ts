@@ -189,7 +189,10 @@ async function retireLocation(tx: Transaction, id: number): Promise<void> {
 export async function findVersion(
   queries: Database["sql"] | Transaction["sql"],
   ref: ObjectRef,
-): Promise<(ObjectVersion & { readonly physicalKey: PhysicalKey; readonly storedDigest: string }) | undefined> {
+): Promise<
+  | (ObjectVersion & { readonly backendId: number; readonly physicalKey: PhysicalKey; readonly storedDigest: string })
+  | undefined
+> {
   const row = await queries
     .selectFrom("objects")
     .innerJoin("locations", "locations.id", "objects.location_id")
@@ -199,6 +202,7 @@ export async function findVersion(
     .select([
       "objects.version",
       "locations.id",
+      "backend_id",
       "physical_key",
       "content_digest",
       "content_bytes",
@@ -215,6 +219,7 @@ export async function findVersion(
     ref,
     version: row.version,
     locationId: row.id,
+    backendId: row.backend_id,
     physicalKey: row.physical_key as PhysicalKey,
     contentDigest: content_digest,
     contentBytes: content_bytes,
@@ -283,6 +288,8 @@ export async function condemned(
       "stored_digest",
       sql<boolean>`state_since <= ${ago(lateSeconds)}`.as("is_late"),
     ])
+    // Those that could not be deleted come last, so that they never keep the others.
+    .orderBy("lease_until", (order) => order.asc().nullsFirst())
     .orderBy("id")
     .limit(limit)
     .execute();
@@ -300,6 +307,16 @@ export async function markDeletedOnce(database: Database, id: number): Promise<v
   await database.sql
     .updateTable("locations")
     .set({ writer: null })
+    .where("id", "=", id)
+    .where("state", "=", "deleting")
+    .execute();
+}
+
+/** Its bytes could not be deleted: others first, the next time. */
+export async function postpone(database: Database, id: number): Promise<void> {
+  await database.sql
+    .updateTable("locations")
+    .set({ lease_until: sql<string>`now()` })
     .where("id", "=", id)
     .where("state", "=", "deleting")
     .execute();

@@ -1,5 +1,5 @@
 import { createHash, type Hash } from "node:crypto";
-import { pipeline, type Readable, Transform } from "node:stream";
+import { pipeline, type Readable, Transform, type TransformCallback } from "node:stream";
 import { StowageError } from "../errors/index.ts";
 import type { ObjectVersion } from "./store.ts";
 
@@ -23,20 +23,30 @@ export class Digester {
   }
 }
 
-/** The bytes of `version` as they pass; the stream fails instead of ending when one of them was wrong or missing. */
-export function verified(body: Readable, version: ObjectVersion): Readable {
+/**
+ * The bytes of `version` as they pass; the stream fails instead of ending when one of them was wrong or missing.
+ *
+ * @param judge what to fail with, when there is more to say than that a byte was wrong
+ */
+export function verified(
+  body: Readable,
+  version: ObjectVersion,
+  judge: (mismatch: StowageError) => Promise<Error> = async (mismatch) => mismatch,
+): Readable {
   const digester = new Digester();
+  const fail = (actual: string, done: TransformCallback) => {
+    judge(mismatch(version, actual)).then(done, done);
+  };
   const check = new Transform({
     transform(chunk: Buffer, _encoding, done) {
       digester.update(chunk);
-      done(
-        digester.bytes > version.contentBytes ? mismatch(version, `more than ${version.contentBytes} bytes`) : null,
-        chunk,
-      );
+      if (digester.bytes > version.contentBytes) fail(`more than ${version.contentBytes} bytes`, done);
+      else done(null, chunk);
     },
     flush(done) {
       const actual = digester.digest();
-      done(actual === version.contentDigest ? null : mismatch(version, actual));
+      if (actual === version.contentDigest) done();
+      else fail(actual, done);
     },
   });
   return through(body, check);
