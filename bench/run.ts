@@ -5,9 +5,12 @@ switch (name) {
   case "analyze":
     await (await import("./analyze.ts")).benchAnalyze(parameters);
     break;
+  case "store":
+    await (await import("./store-memory.ts")).benchStore(parameters);
+    break;
   default:
     console.error(
-      `usage: npm run bench -- analyze [options]${name === undefined ? "" : `; there is no bench ${name}`}`,
+      `usage: npm run bench -- analyze [options] | store [megabytes]${name === undefined ? "" : `; there is no bench ${name}`}`,
     );
     process.exitCode = 2;
 }
