@@ -8,6 +8,7 @@ import { benchMemory } from "./memory.ts";
 import { Report } from "./report.ts";
 import { benchSpeed } from "./speed.ts";
 import { benchStartUp } from "./start-up.ts";
+import { buildStowage } from "./stowage.ts";
 
 const sections = ["speed", "memory", "family", "start-up"] as const;
 const usage = `usage: npm run bench -- analyze [--images DIR] [--peers DIR:DIR…] [--runs N] [--only ${sections.join(",")}] [--markdown]`;
@@ -31,6 +32,7 @@ export async function benchAnalyze(parameters: readonly string[]): Promise<void>
       markdown: { type: "boolean", default: false },
     },
   });
+  buildStowage();
   const runs = Number(values.runs);
   const only = values.only.split(",");
   if (!Number.isInteger(runs) || runs < 1 || only.some((one) => !sections.some((section) => section === one))) {

@@ -1,9 +1,21 @@
+import { execFileSync } from "node:child_process";
 import { join } from "node:path";
 import type { Contender } from "./contender.ts";
 import { measure, waitForDatabaseEnd } from "./measure.ts";
 
-/** The command from this checkout, as `npm run stowage` runs it: TypeScript directly, so start-up includes stripping types. */
-export const stowageCommand: readonly string[] = [process.execPath, join(import.meta.dirname, "../src/cli/main.ts")];
+const checkout = join(import.meta.dirname, "..");
+
+/** The command as the published package runs it: compiled, with the option of its first line. */
+export const stowageCommand: readonly string[] = [
+  process.execPath,
+  "--max-semi-space-size=1",
+  join(checkout, "bin/stowage.js"),
+];
+
+/** Compiles the checkout, so that what is measured is what is there. */
+export function buildStowage(): void {
+  execFileSync("npm", ["run", "-s", "build"], { cwd: checkout, stdio: "inherit" });
+}
 
 /** The parts of `stowage analyze -o json` that the bench shows. */
 export interface StowageReport {

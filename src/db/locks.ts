@@ -99,7 +99,7 @@ async function waitForLock(
 }
 
 /** The first eight bytes of the name's SHA-256 as a signed 64-bit integer, in text. */
-export function lockKey(name: string): string {
+function lockKey(name: string): string {
   return createHash("sha256").update(`stowage lock ${name}`).digest().readBigInt64BE(0).toString();
 }
 

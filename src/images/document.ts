@@ -16,7 +16,7 @@ import {
  * files, which merging the layer documents again answers, and not the lists of owned files, which stay in the layer documents that hold them.
  * Frames of facts, packages, notes, as `docs/formats.md` describes them.
  */
-export const analysisDocumentMagic = "STOWIMG1";
+const analysisDocumentMagic = "STOWIMG1";
 
 export interface AnalysisFacts {
   readonly formatVersion: 1;

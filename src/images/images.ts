@@ -18,7 +18,7 @@ import { type AnalysisDocument, readAnalysisDocument } from "./document.ts";
 import { findByDigest, findByTag, type ImageLayerRecord, type ImageRecord, layersOf, removeImage } from "./rows.ts";
 
 /** Objects that belong to no account: layer documents. */
-export const systemAccount = "anchore-system";
+const systemAccount = "anchore-system";
 
 /** Where an image's documents lie. The buckets' names are those that users know. */
 export const analysisRef = (account: string, digest: string): ObjectRef => ({

@@ -4,9 +4,8 @@ export {
   type AnalysisFacts,
   encodeAnalysisDocument,
   type ImageNote,
-  readAnalysisDocument,
 } from "./document.ts";
-export { analysisRef, Images, indexRef, layerRef, manifestRef, storedLayer, systemAccount } from "./images.ts";
+export { analysisRef, Images, indexRef, layerRef, manifestRef, storedLayer } from "./images.ts";
 export {
   holdImage,
   type ImageLayerRecord,

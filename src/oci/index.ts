@@ -6,9 +6,9 @@
  * Nothing of an image is written under a name that it chose, no link is followed out of a layout, no `urls` of a descriptor are asked,
  * credentials go only to the host that they belong to, and every answer is bounded in size and time.
  */
-export { digestAlgorithm, digestHex, digestOf, findDigest, parseDiffId, parseDigest } from "./digest.ts";
+export { digestAlgorithm, parseDigest } from "./digest.ts";
 export { formatPlatform, parsePlatform } from "./platform.ts";
-export { findFullTag, formatReference, parseReference, type Reference } from "./reference.ts";
+export { parseReference, type Reference } from "./reference.ts";
 export { openSource } from "./source.ts";
 export type { SourceOptions } from "./source-options.ts";
 export type {

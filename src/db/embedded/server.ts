@@ -57,7 +57,7 @@ const settings: Readonly<Record<string, string>> = {
 /** What a connection attempt shows: `ready`, `busy` (coming, going or recovering), or `absent` (nobody listens). */
 type ServerState = "ready" | "busy" | "absent";
 
-export async function probe(endpoint: Endpoint): Promise<ServerState> {
+async function probe(endpoint: Endpoint): Promise<ServerState> {
   try {
     await tryConnection(endpoint);
     return "ready";
