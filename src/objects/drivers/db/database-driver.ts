@@ -7,6 +7,9 @@ import { type Call, throwIfAborted } from "../../../runtime/index.ts";
 import type { BodySource, ByteRange, DriverCapabilities, ObjectDriver, PhysicalKey, StoredBlob } from "../../driver.ts";
 import { BlobWriter, chunkBytes, deleteBlob } from "./blob-writer.ts";
 
+/** The server's own form of bytes in results is hexadecimal: half as much again to send, and twice the processor time to decode. */
+const inBase64 = sql<string>`encode(object_chunks.bytes, 'base64')`;
+
 /**
  * Blobs in PostgreSQL: rows of chunks, and a row that makes them a blob, so that it is there whole or not at all. The server digests what it has
  * received of each chunk, and PostgreSQL's own checksums guard it from there.
@@ -66,7 +69,7 @@ export class DatabaseDriver implements ObjectDriver {
       .select([
         "object_blobs.bytes as sizeBytes",
         sql<number | null>`octet_length(object_chunks.bytes)`.as("stride"),
-        sql<Buffer | null>`case when object_blobs.bytes <= ${chunkBytes} then object_chunks.bytes end`.as("whole"),
+        sql<string | null>`case when object_blobs.bytes <= ${chunkBytes} then ${inBase64} end`.as("whole"),
       ])
       .where("object_blobs.physical_key", "=", key)
       .executeTakeFirst();
@@ -77,7 +80,7 @@ export class DatabaseDriver implements ObjectDriver {
     const first = range?.first ?? 0;
     const end = Math.min(sizeBytes, range === undefined ? sizeBytes : range.last + 1);
     if (!stride || first >= end) return Readable.from([], { objectMode: false });
-    if (whole) return Readable.from([whole.subarray(first, end)], { objectMode: false });
+    if (whole) return Readable.from([Buffer.from(whole, "base64").subarray(first, end)], { objectMode: false });
     return Readable.from(this.#chunks(key, stride, first, end, call), { objectMode: false, highWaterMark: stride });
   }
 
@@ -113,12 +116,12 @@ export class DatabaseDriver implements ObjectDriver {
       throwIfAborted(call);
       const row = await this.#database.sql
         .selectFrom("object_chunks")
-        .select("bytes")
+        .select(inBase64.as("bytes"))
         .where("physical_key", "=", key)
         .where("position", "=", position)
         .executeTakeFirst();
       if (!row) throw new StowageError("BACKEND_KEY_MISSING", { driver: this.name, key });
-      return row.bytes;
+      return Buffer.from(row.bytes, "base64");
     };
     let position = Math.floor(first / stride);
     let next: Promise<Buffer> | undefined = fetch(position);
