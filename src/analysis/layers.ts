@@ -4,7 +4,7 @@ import { layerRef } from "../images/index.ts";
 import { type ExpectedLayer, readSpill } from "../layer/index.ts";
 import type { ObjectStore } from "../objects/index.ts";
 import type { ImageLayer, LayerSource } from "../oci/index.ts";
-import { announce, type Call, type Progress } from "../runtime/index.ts";
+import { announce, type Call, type Progress, type ProgressTask } from "../runtime/index.ts";
 import type { LayerPool } from "./layer-pool.ts";
 import type { LayerReport } from "./report.ts";
 import { findLayer, recordAccess, recordLayer, useLayers } from "./rows.ts";
@@ -57,13 +57,14 @@ export class Layers {
     const stop = new AbortController();
     const inner: Call = { ...call, signal: AbortSignal.any([call.signal, stop.signal]) };
     // Twice the same layer in one image is read once: the second waits for the first and finds its document.
-    const queue = layers.toSorted(
-      (a, b) => b.layer.descriptor.size - a.layer.descriptor.size || a.position - b.position,
-    );
+    const queue = layers
+      .toSorted((a, b) => b.layer.descriptor.size - a.layer.descriptor.size || a.position - b.position)
+      // All begin at once, so that a display knows the total from the start.
+      .map((keyed) => ({ keyed, task: progress.begin(label(keyed.layer), sizeToRead(keyed)) }));
     const work = async (): Promise<void> => {
       for (let next = queue.shift(); next && !stop.signal.aborted; next = queue.shift()) {
         try {
-          results[next.position] = await this.#one(next, source, account, progress, inner);
+          results[next.keyed.position] = await this.#one(next.keyed, next.task, source, account, progress, inner);
         } catch (error) {
           stop.abort(error);
           throw error;
@@ -79,6 +80,7 @@ export class Layers {
 
   async #one(
     { layer, key }: KeyedLayer,
+    task: ProgressTask,
     source: LayerSource,
     account: string,
     progress: Progress,
@@ -104,26 +106,27 @@ export class Layers {
       bytesStored,
     });
     if (key === undefined) {
-      progress.begin(label(layer), undefined).end("not fetched: a foreign layer");
+      task.end("not fetched: a foreign layer");
       return report("notFetched", undefined, 0, 0);
     }
-    const known = await this.#reuse(layer, key, source, account, call);
-    if (known) {
-      progress.begin(label(layer), undefined).end("known already");
+    const isReusable = () => this.#reuse(layer, key, source, account, call);
+    if (await isReusable()) {
+      task.end("known already");
       return report("reused", undefined, 0, 0);
     }
-    await using _lock = await this.#lock(key, progress, call);
-    if (await this.#reuse(layer, key, source, account, call)) {
-      progress.begin(label(layer), undefined).end("known already");
+    await using lock = await this.#lock(key, progress, call);
+    // Whoever had the lock before may have done the work.
+    if (await isReusable()) {
+      task.end("known already");
       return report("reused", undefined, 0, 0);
     }
-    const task = progress.begin(label(layer), layer.descriptor.size);
+    const guarded: Call = { ...call, signal: AbortSignal.any([call.signal, lock.signal]) };
     let bytesRead = 0;
     const onBytes = (bytes: number) => {
       bytesRead += bytes;
       task.advance(bytes);
     };
-    const { entries, bytesStored } = await this.#read(layer, key, source, account, onBytes, call);
+    const { entries, bytesStored } = await this.#read(layer, key, source, account, onBytes, guarded);
     task.end(`${entries.toLocaleString("en-US")} entries`);
     return report("analyzed", entries, bytesRead, bytesStored);
   }
@@ -192,6 +195,10 @@ export class Layers {
     announce("analysis layer published", { layerKey: key });
     return { entries: analyzed.facts.tarEntries, bytesStored: staged.storedBytes };
   }
+}
+
+function sizeToRead({ layer, key }: KeyedLayer): number | undefined {
+  return key === undefined ? undefined : layer.descriptor.size;
 }
 
 function label(layer: ImageLayer): string {
