@@ -255,11 +255,11 @@ export function describeDriver(name: string, makeDriver: () => Promise<DriverUnd
         const key = createPhysicalKey();
         const bytes = noise(backend.chunkBytes * 20);
         const body = async function* () {
-          yield bytes.subarray(0, backend.chunkBytes * 12);
+          yield* pieces(bytes.subarray(0, backend.chunkBytes * 12), backend.chunkBytes);
           await driver.delete(key, call);
-          yield bytes.subarray(backend.chunkBytes * 12);
+          yield* pieces(bytes.subarray(backend.chunkBytes * 12), backend.chunkBytes);
         };
-        const [result] = await Promise.allSettled([put({ open: async () => Readable.from(body()) }, key)]);
+        const [result] = await Promise.allSettled([put({ open: async () => unhurried(body()) }, key)]);
         if (result?.status === "fulfilled") expect((await get(key)).equals(bytes)).toBe(true);
         else expect(await backend.remains()).toEqual([]);
       });
@@ -378,6 +378,16 @@ export function describeDriver(name: string, makeDriver: () => Promise<DriverUnd
         expect(String(error)).toContain("the body's own failure");
       });
 
+      test("a large body that fails midway", async () => {
+        const bytes = noise(backend.chunkBytes);
+        const body = async function* () {
+          for (let chunk = 0; chunk < 20; chunk++) yield bytes;
+          throw new RangeError("the body's own failure");
+        };
+        const { error } = await failingPut({ open: async () => unhurried(body()) });
+        expect(String(error)).toContain("the body's own failure");
+      });
+
       test("a body that can't be opened", async () => {
         const reason = new StowageError("BACKEND_FAILED", { driver: "test", operation: "open" });
         const { error } = await failingPut({
@@ -427,16 +437,15 @@ export function describeDriver(name: string, makeDriver: () => Promise<DriverUnd
         expect(error).toMatchObject({ code: "INPUT_INTERRUPTED" });
       });
 
-      test("aborted midway", async () => {
+      test.each([2, 20])("aborted after %i chunks", async (chunks) => {
         const abort = new AbortController();
         const bytes = noise(backend.chunkBytes);
         const body = async function* () {
-          yield bytes;
-          yield bytes;
+          for (let chunk = 0; chunk < chunks; chunk++) yield bytes;
           abort.abort();
           yield bytes;
         };
-        const stream = Readable.from(body());
+        const stream = unhurried(body());
         const { error } = await failingPut({ open: async () => stream }, createCall({ signal: abort.signal }));
         expect(error).toMatchObject({ code: "INPUT_INTERRUPTED" });
         expect(stream.destroyed).toBe(true);
@@ -555,6 +564,11 @@ let noiseSeed = 0;
 
 function* pieces(bytes: Buffer, size: number): Generator<Buffer> {
   for (let at = 0; at < bytes.length; at += size) yield bytes.subarray(at, at + size);
+}
+
+/** A stream that asks for the next piece when one is taken, not for many at once: what the body does midway, it does midway. */
+function unhurried(body: AsyncIterable<Buffer>): Readable {
+  return Readable.from(body, { highWaterMark: 1 });
 }
 
 async function* thenFails(bytes: Buffer, when: Promise<void> = Promise.resolve()): AsyncGenerator<Buffer> {
