@@ -9,14 +9,17 @@
  * | `KILL_DATA_DIRECTORY` | of the server |
  */
 import { subscribe } from "node:diagnostics_channel";
-import { appendFileSync } from "node:fs";
+import { appendFileSync, writeSync } from "node:fs";
 import { killServer } from "./victims.ts";
 
 const { KILL_STEPS_FILE, KILL_AT_STEP, KILL_VICTIM, KILL_DATA_DIRECTORY = "" } = process.env;
+/** Where the parent waits for the first step. */
+const firstStepDescriptor = 3;
 let count = 0;
 
 subscribe("stowage.step", (message) => {
   count++;
+  if (count === 1) writeSync(firstStepDescriptor, ".");
   if (KILL_STEPS_FILE) appendFileSync(KILL_STEPS_FILE, `${(message as { name: string }).name}\n`);
   if (count !== Number(KILL_AT_STEP)) return;
   if (KILL_VICTIM !== "command") killServer(KILL_DATA_DIRECTORY);

@@ -37,7 +37,7 @@ type Victim = "command" | "server" | "both";
 interface Plan {
   readonly run: number;
   readonly victim: Victim;
-  readonly at: { readonly step: number } | { readonly ms: number };
+  readonly at: { readonly step: number } | { readonly ms: number; readonly from: "start" | "firstStep" };
 }
 
 /** What a command does when nobody disturbs it. */
@@ -45,21 +45,29 @@ interface Undisturbed {
   readonly content: Content;
   readonly steps: readonly string[];
   readonly durationMs: number;
+  /** From its first step on: without the start of Node and of the server. */
+  readonly workMs: number;
 }
 
-function planOf(run: number, { steps, durationMs }: Undisturbed): Plan {
-  const random = createHash("sha256").update(`${flags.seed} ${run}`).digest();
-  const fraction = random.readUInt32BE(0) / 2 ** 32;
+/** Even runs are killed at a step: each step in its turn, in an order of the seed's. Odd ones at a time, half of them after the first step. */
+function planOf(run: number, { steps, durationMs, workMs }: Undisturbed): Plan {
+  const random = drawn("run", run);
   // Two thirds: the command alone. The rest: half with its server, half the server alone.
-  const victim = (["command", "command", "command", "command", "both", "server"] as const)[
-    random.readUInt32BE(4) % 6
-  ] as Victim;
-  const isStep = random.readUInt32BE(8) % 2 === 0;
-  return {
-    run,
-    victim,
-    at: isStep ? { step: 1 + Math.floor(fraction * steps.length) } : { ms: Math.floor(fraction * durationMs * 1.1) },
-  };
+  const victims = ["command", "command", "command", "command", "both", "server"] as const;
+  const victim = victims[random.readUInt32BE(0) % victims.length] as Victim;
+  if (run % 2 === 0) {
+    const order = steps.map((_, index) => ({ step: index + 1, rank: drawn("step", index).readUInt32BE() }));
+    order.sort((one, other) => one.rank - other.rank);
+    return { run, victim, at: { step: order[(run / 2) % order.length]?.step ?? 1 } };
+  }
+  const fraction = random.readUInt32BE(4) / 2 ** 32;
+  const from = random.readUInt32BE(8) % 2 === 0 ? "start" : "firstStep";
+  return { run, victim, at: { ms: Math.floor(fraction * (from === "start" ? durationMs : workMs) * 1.1), from } };
+}
+
+/** Random bytes that depend on nothing but the seed. */
+function drawn(what: string, number: number): Buffer {
+  return createHash("sha256").update(`${flags.seed} ${what} ${number}`).digest();
 }
 
 interface CommandEnd {
@@ -77,7 +85,8 @@ function startCommand(source: string, dataDirectory: string, environment: NodeJS
       KILL_DATA_DIRECTORY: dataDirectory,
       ...environment,
     },
-    stdio: ["ignore", "ignore", "pipe"],
+    // The fourth is where the preload says that the first step has come.
+    stdio: ["ignore", "ignore", "pipe", "pipe"],
   });
 }
 
@@ -125,13 +134,19 @@ class KillTest implements Disposable {
     const dataDirectory = this.#copy("undisturbed");
     const stepsFile = join(this.#scratch, "steps");
     const begun = performance.now();
-    const { code, stderr } = await end(startCommand(this.#source, dataDirectory, { KILL_STEPS_FILE: stepsFile }));
+    const child = startCommand(this.#source, dataDirectory, { KILL_STEPS_FILE: stepsFile });
+    let workBegun = begun;
+    child.stdio[3]?.once("data", () => {
+      workBegun = performance.now();
+    });
+    const { code, stderr } = await end(child);
     const durationMs = performance.now() - begun;
+    const workMs = performance.now() - workBegun;
     if (code !== 0) throw new Error(`the undisturbed command failed: ${stderr}`);
     // Read in another process than it was written in, and analysed once more.
     const content = await analyzeAndRead(dataDirectory, this.#source, tmpdir());
     rmSync(dataDirectory, { recursive: true });
-    return { content, durationMs, steps: readFileSync(stepsFile, "utf8").trimEnd().split("\n") };
+    return { content, durationMs, workMs, steps: readFileSync(stepsFile, "utf8").trimEnd().split("\n") };
   }
 
   async run(plan: Plan, undisturbed: Undisturbed): Promise<Outcome> {
@@ -162,10 +177,15 @@ class KillTest implements Disposable {
       return end(startCommand(this.#source, dataDirectory, { KILL_AT_STEP: String(at.step), KILL_VICTIM: victim }));
     }
     const child = startCommand(this.#source, dataDirectory, {});
-    const timer = setTimeout(() => {
-      if (victim !== "server") child.kill("SIGKILL");
-      if (victim !== "command") killServer(dataDirectory);
-    }, at.ms);
+    let timer: NodeJS.Timeout | undefined;
+    const begin = () => {
+      timer = setTimeout(() => {
+        if (victim !== "server") child.kill("SIGKILL");
+        if (victim !== "command") killServer(dataDirectory);
+      }, at.ms);
+    };
+    if (at.from === "start") begin();
+    else child.stdio[3]?.once("data", begin);
     try {
       return await end(child);
     } finally {
@@ -187,7 +207,7 @@ using test = new KillTest();
 const undisturbed = await test.undisturbed();
 const total = Number(flags.runs);
 console.log(
-  `seed ${flags.seed}, ${total} runs; undisturbed: ${undisturbed.steps.length} steps, ${Math.round(undisturbed.durationMs)} ms`,
+  `seed ${flags.seed}, ${total} runs; undisturbed: ${undisturbed.steps.length} steps, ${Math.round(undisturbed.durationMs)} ms, ${Math.round(undisturbed.workMs)} of them work`,
 );
 
 const plans = (flags.only === undefined ? Array.from({ length: total }, (_, run) => run) : [Number(flags.only)]).map(
