@@ -1,5 +1,4 @@
-import type { AnalysisReport } from "../analysis/index.ts";
-import { Analyzer, type ImageName, retireUnusedLayers } from "../analysis/index.ts";
+import type { AnalysisReport, Analyzer, ImageName } from "../analysis/index.ts";
 import { type Database, openDatabase } from "../db/index.ts";
 import { isCode } from "../errors/index.ts";
 import { type ImageRecord, Images, listImages } from "../images/index.ts";
@@ -26,6 +25,9 @@ const account = "admin";
 
 /** How much a command cleans up at its end, so that nobody has to. */
 const maintenanceLimit = 100;
+
+/** Loaded when needed: commands that only read must not wait for catalogers and thread pools. */
+const analysis = () => import("../analysis/index.ts");
 
 /** Opens the database (starting the embedded one if need be), the object store and all that stands on them. */
 export async function openApplication(options: ApplicationOptions, call: Call): Promise<Application> {
@@ -61,6 +63,7 @@ class OpenApplication implements Application {
     const platform = options.platform === undefined ? undefined : parsePlatform(options.platform);
     const name = options.name === undefined ? undefined : nameOf(options.name);
     await using source = await openSource(text, { insecure, credentials, limits, temporaryDirectory, progress }, call);
+    const { Analyzer } = await analysis();
     this.#analyzer ??= new Analyzer(this.#database, this.#store, limits, temporaryDirectory);
     const report = await this.#analyzer.analyze(
       {
@@ -147,6 +150,7 @@ class OpenApplication implements Application {
 
   /** A bounded share of the upkeep: layers that nobody needs are retired, what was retired long enough ago is deleted. */
   async #maintain(call: Call): Promise<void> {
+    const { retireUnusedLayers } = await analysis();
     await retireUnusedLayers(this.#database, this.#store, maintenanceLimit, call);
     await this.#store.reap(maintenanceLimit, call);
   }

@@ -1,12 +1,8 @@
 import { stat } from "node:fs/promises";
 import { StowageError } from "../errors/index.ts";
 import type { Call } from "../runtime/index.ts";
-import { openArchive } from "./archive-file.ts";
 import { isErrno, openDirectory } from "./directory.ts";
-import { openDockerArchive } from "./docker-archive.ts";
-import { openLayout } from "./layout.ts";
 import { parseReference } from "./reference.ts";
-import { openRegistry } from "./registry/source.ts";
 import type { SourceOptions } from "./source-options.ts";
 import type { ImageSource } from "./types.ts";
 
@@ -21,7 +17,15 @@ const EXAMPLES =
  */
 export async function openSource(text: string, options: SourceOptions, call: Call): Promise<ImageSource> {
   const match = /^(oci|oci-archive|docker-archive):(.*)$/s.exec(text);
-  if (match === null) return openRegistry(await parseRegistrySource(text), options);
+  // Each kind of source is loaded when it is asked for: commands that read no image must not wait for the HTTP client and the schemas.
+  if (match === null) {
+    const reference = await parseRegistrySource(text);
+    const { openRegistry } = await import("./registry/source.ts");
+    return openRegistry(reference, options);
+  }
+  const { openArchive } = await import("./archive-file.ts");
+  const { openDockerArchive } = await import("./docker-archive.ts");
+  const { openLayout } = await import("./layout.ts");
   const [, scheme, rest = ""] = match;
   const { path, ref } = await splitPath(rest, text);
   const files = scheme === "oci" ? await openDirectory(path) : await openArchive(path, options, call);
