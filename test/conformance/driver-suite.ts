@@ -541,12 +541,12 @@ export function describeDriver(name: string, makeDriver: () => Promise<DriverUnd
   });
 }
 
-export function bodyOf(bytes: Buffer): BodySource {
+function bodyOf(bytes: Buffer): BodySource {
   return { open: async () => Readable.from([bytes]), sizeBytes: bytes.length };
 }
 
 /** Bytes that no compression makes smaller, the same in each run. */
-export function noise(sizeBytes: number): Buffer {
+function noise(sizeBytes: number): Buffer {
   const bytes = Buffer.alloc(sizeBytes);
   noiseSeed = (noiseSeed + 1) | 0;
   let state = noiseSeed * 2654435761;
