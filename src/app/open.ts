@@ -148,11 +148,18 @@ class OpenApplication implements Application {
     return this.#images.get(account, text, fullTagOf(text));
   }
 
-  /** A bounded share of the upkeep: layers that nobody needs are retired, what was retired long enough ago is deleted. */
+  /**
+   * A bounded share of the upkeep: layers that nobody needs are retired, what was retired long enough ago is deleted. The command's own work is done
+   * when this runs, so a failure is a warning: the next command tries again.
+   */
   async #maintain(call: Call): Promise<void> {
-    const { retireUnusedLayers } = await analysis();
-    await retireUnusedLayers(this.#database, this.#store, maintenanceLimit, call);
-    await this.#store.reap(maintenanceLimit, call);
+    try {
+      const { retireUnusedLayers } = await analysis();
+      await retireUnusedLayers(this.#database, this.#store, maintenanceLimit, call);
+      await this.#store.reap(maintenanceLimit, call);
+    } catch (error) {
+      call.log.warn({ err: error }, "upkeep failed");
+    }
   }
 }
 
