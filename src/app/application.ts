@@ -105,7 +105,7 @@ export interface ImageContent<T> {
 export interface DeletionReport {
   readonly digest: string;
   readonly fullTags: readonly string[];
-  /** Bytes freed in the object store just now; layers that other images stand on stay. */
+  /** Bytes of its own documents, which are given back when the grace period of readers is over; layers that other images stand on stay. */
   readonly bytesReclaimed: number;
 }
 

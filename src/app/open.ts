@@ -133,9 +133,10 @@ class OpenApplication implements Application {
 
   async deleteImage(text: string, call: Call): Promise<DeletionReport> {
     const image = await this.#find(text);
-    const bytesReclaimed = await this.#database.transaction((tx) => this.#images.remove(tx, image), call);
+    const bytes = await this.#images.storedBytes(image, call);
+    const isRemoved = await this.#database.transaction((tx) => this.#images.remove(tx, image), call);
     await this.#maintain(call);
-    return { digest: image.digest, fullTags: image.fullTags, bytesReclaimed };
+    return { digest: image.digest, fullTags: image.fullTags, bytesReclaimed: isRemoved ? bytes : 0 };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -165,7 +165,9 @@ export const documents = {
     .strictObject({
       digest,
       fullTags: z.array(z.string()).describe("tags that are gone with it"),
-      bytesReclaimed: bytes.describe("bytes freed just now; layers that other images stand on stay"),
+      bytesReclaimed: bytes.describe(
+        "bytes of its own documents, given back when no reader can need them; layers that other images stand on stay",
+      ),
     })
     .describe("`stowage image delete IMAGE -o json`"),
   error: z

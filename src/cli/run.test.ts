@@ -421,7 +421,7 @@ describe("image delete", () => {
     expect(code).toBe(0);
     expect(stderr).toBe(`Delete the analysis of ${digest} (docker.io/library/alpine:3.20, evil\\x1b[2J:1)? [y/N] `);
     expect(stdout).toBe(
-      `deleted ${digest}, 12.3 kB freed\nuntagged docker.io/library/alpine:3.20\nuntagged evil\\x1b[2J:1\n`,
+      `deleted ${digest}, 12.3 kB no longer needed\nuntagged docker.io/library/alpine:3.20\nuntagged evil\\x1b[2J:1\n`,
     );
     expect(asked).toEqual([["delete", digest]]);
   });

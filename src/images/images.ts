@@ -42,6 +42,10 @@ export const layerRef = (layerKey: string): ObjectRef => ({
   key: layerKey,
 });
 
+function ownDocuments({ account, digest }: ImageRecord): readonly ObjectRef[] {
+  return [analysisRef(account, digest), manifestRef(account, digest), indexRef(account, digest)];
+}
+
 /** A layer document in the object store. */
 export function storedLayer(store: ObjectStore, layerKey: string, call: Call): LayerDocument {
   return {
@@ -134,16 +138,18 @@ export class Images {
     };
   }
 
-  /** Removes an image in the caller's transaction. Its documents are retired, shared layer documents stay. Returns the stored bytes given up. */
-  async remove(tx: Transaction, image: ImageRecord): Promise<number> {
-    const { account, digest } = image;
-    if (!(await removeImage(tx, account, digest))) return 0;
+  /** Stored bytes of the image's own documents; shared layer documents don't count. */
+  async storedBytes(image: ImageRecord, call: Call): Promise<number> {
     let bytes = 0;
-    for (const ref of [analysisRef(account, digest), manifestRef(account, digest), indexRef(account, digest)]) {
-      bytes += (await this.#store.find(ref, tx.call))?.storedBytes ?? 0;
-      await this.#store.retire(tx, ref);
-    }
+    for (const ref of ownDocuments(image)) bytes += (await this.#store.find(ref, call))?.storedBytes ?? 0;
     return bytes;
+  }
+
+  /** Removes an image in the caller's transaction, and retires its own documents; false when it is not there any more. */
+  async remove(tx: Transaction, image: ImageRecord): Promise<boolean> {
+    if (!(await removeImage(tx, image.account, image.digest))) return false;
+    for (const ref of ownDocuments(image)) await this.#store.retire(tx, ref);
+    return true;
   }
 
   async #documents(image: ImageRecord, call: Call): Promise<readonly (LayerDocument | undefined)[]> {

@@ -172,7 +172,7 @@ describe("from an empty directory to an analysed image and back", () => {
     expect((await json("image-list", "image", "list")).images).toHaveLength(1);
     const { code, stdout } = await run("image", "delete", "example.com/app:2", "--yes");
     expect(code).toBe(0);
-    expect(stdout).toMatch(/^deleted sha256:.* freed\nuntagged example\.com\/app:2\n$/);
+    expect(stdout).toMatch(/^deleted sha256:.* no longer needed\nuntagged example\.com\/app:2\n$/);
     expect(await json("image-list", "image", "list")).toEqual({ images: [] });
   });
 });

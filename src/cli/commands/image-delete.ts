@@ -24,7 +24,7 @@ export async function imageDelete(context: Context, name: string, flags: DeleteF
   }
   const report = await application.deleteImage(image, context.call);
   if (context.format === "json") return await writeJson(context.output, report);
-  await context.output.write(`deleted ${report.digest}, ${formatBytes(report.bytesReclaimed)} freed\n`);
+  await context.output.write(`deleted ${report.digest}, ${formatBytes(report.bytesReclaimed)} no longer needed\n`);
   for (const tag of report.fullTags) await context.output.write(`untagged ${printable(tag)}\n`);
   await context.output.flush();
 }
