@@ -14,7 +14,7 @@ const base = ["errors", "config", "runtime"];
 
 export const rooms: Readonly<Record<string, Room>> = {
   errors: { rooms: [], node: [], packages: [] },
-  config: { rooms: ["errors"], node: ["fs", "fs/promises", "os", "path"], packages: [] },
+  config: { rooms: ["errors"], node: ["fs", "fs/promises", "os", "path"], packages: ["yaml", "zod"] },
   runtime: {
     rooms: ["errors", "config"],
     node: ["diagnostics_channel", "timers/promises"],
@@ -37,8 +37,8 @@ export const rooms: Readonly<Record<string, Room>> = {
   catalogers: { rooms: ["errors", "layer"], node: ["buffer"], packages: ["packageurl-js"] },
   objects: {
     rooms: [...base, "db"],
-    node: ["crypto", "stream", "stream/consumers", "stream/promises"],
-    packages: ["kysely"],
+    node: ["crypto", "stream", "stream/consumers", "stream/promises", "zlib"],
+    packages: ["kysely", "zod"],
   },
   images: {
     rooms: [...base, "db", "objects", "layer"],
@@ -70,7 +70,32 @@ const exceptions: Readonly<Record<string, Omit<Room, "rooms">>> = {
 
 /** Storage drivers, each with what it needs beside the contract. */
 export const drivers: Readonly<Record<string, Room>> = {
-  db: { rooms: ["errors", "runtime", "db"], node: ["crypto", "stream", "stream/promises"], packages: ["kysely"] },
+  db: { rooms: [...base, "db"], node: ["crypto", "stream", "stream/promises"], packages: ["kysely", "zod"] },
+  s3: {
+    rooms: base,
+    node: [
+      "crypto",
+      "fs",
+      "fs/promises",
+      "http",
+      "https",
+      "stream",
+      "stream/consumers",
+      "stream/promises",
+      "timers/promises",
+    ],
+    packages: ["@aws-sdk", "@smithy", "zod"],
+  },
+  localfs: {
+    rooms: base,
+    node: ["crypto", "fs", "fs/promises", "os", "path", "stream", "stream/promises"],
+    packages: ["zod"],
+  },
+  swift: {
+    rooms: base,
+    node: ["crypto", "fs", "fs/promises", "stream", "stream/consumers", "stream/promises", "timers/promises"],
+    packages: ["undici", "zod"],
+  },
 };
 
 /** What may import anything, and what the product may not import. */

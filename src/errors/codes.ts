@@ -160,6 +160,48 @@ export const codes = {
     "later",
     "the storage backend failed",
   ),
+  BACKEND_DENIED: code<{ driver: string; operation: string; permission?: string; resource?: string; reason?: string }>(
+    502,
+    1,
+    "never",
+    "the storage backend refused access",
+  ),
+  BACKEND_THROTTLED: code<{ driver: string; operation: string; key?: string; retryAfterMs?: number; reason?: string }>(
+    503,
+    3,
+    "later",
+    "the storage backend asks to slow down",
+  ),
+  BACKEND_FULL: code<{ driver: string; operation: string; key?: string; reason?: string }>(
+    507,
+    1,
+    "never",
+    "the storage backend has no space left",
+  ),
+  BACKEND_STALLED: code<{ driver: string; operation: string; key?: string; silentMs: number }>(
+    504,
+    3,
+    "later",
+    "the storage backend has stopped answering",
+  ),
+  BACKEND_CONTAINER_MISSING: code<{ driver: string; container: string; reason?: string }>(
+    500,
+    1,
+    "never",
+    "the bucket, container or directory is not there",
+  ),
+  BACKEND_FOREIGN: code<{ driver: string; place: string; found: string; expected: string }>(
+    409,
+    1,
+    "never",
+    "the storage backend belongs to another installation or to another copy of this database",
+  ),
+  BACKEND_UNKNOWN: code<{ driver: string; place: string }>(
+    500,
+    2,
+    "never",
+    "the object lies at a storage backend that the configuration does not name",
+  ),
   BACKEND_KEY_EXISTS: code<{ driver: string; key: string }>(
     409,
     1,

@@ -1,4 +1,6 @@
 import type { Readable } from "node:stream";
+import type { ZodType } from "zod";
+import type { Database } from "../db/index.ts";
 import type { Call } from "../runtime/index.ts";
 
 declare const brand: unique symbol;
@@ -11,8 +13,10 @@ export interface DriverCapabilities {
   readonly objectBytesMax: number;
   /** A put onto an existing key fails, whatever races. */
   readonly exclusivePut: boolean;
-  /** It reports the SHA-256 of what it really stored; otherwise the store reads back. */
+  /** The backend itself computes the SHA-256 of what it stores: `StoredBlob.digest` is there; otherwise the store reads back. */
   readonly serverDigest: boolean;
+  /** Others than this database can reach the same bytes, so a marker has to say whose they are. */
+  readonly isShared: boolean;
   /** How long a listing may lag behind, in milliseconds. */
   readonly listLagMs: number;
 }
@@ -27,7 +31,7 @@ export interface BodySource {
 export interface StoredBlob {
   readonly key: PhysicalKey;
   readonly sizeBytes: number;
-  /** `sha256:…` as computed by the server, where `serverDigest`. */
+  /** `sha256:…` as the backend computed it of what it stored. */
   readonly digest?: string;
 }
 
@@ -40,16 +44,43 @@ export interface ByteRange {
 /** Bytes by physical key. Knows no objects, codecs or pointers. */
 export interface ObjectDriver extends AsyncDisposable {
   readonly name: string;
-  readonly capabilities: DriverCapabilities;
+  /** What the backend really does: found out once, by trying where its word can't be trusted, then remembered. */
+  capabilities(call: Call): Promise<DriverCapabilities>;
   /**
    * Stores the body under a new key: atomic, durable when it resolves, never overwrites.
-   * @throws StowageError `BACKEND_KEY_EXISTS`, `BACKEND_UNREACHABLE`, `BACKEND_FAILED`
+   * @throws StowageError `BACKEND_KEY_EXISTS`, `BACKEND_UNREACHABLE`, `BACKEND_FAILED`, `BACKEND_DENIED`, `BACKEND_FULL`, `BACKEND_THROTTLED`
    */
   put(key: PhysicalKey, body: BodySource, call: Call): Promise<StoredBlob>;
   /** @throws StowageError `BACKEND_KEY_MISSING` before the first byte when nothing is there */
   get(key: PhysicalKey, range: ByteRange | undefined, call: Call): Promise<Readable>;
   /** Deleting what is not there succeeds. */
   delete(key: PhysicalKey, call: Call): Promise<void>;
+  /** As `delete`, and takes with it whatever else a put of this key that never ended has left: parts, temporary files. */
+  purge(key: PhysicalKey, call: Call): Promise<void>;
   /** All blobs with keys after `after`, in key order (bytes). */
   list(after: PhysicalKey | undefined, call: Call): AsyncIterable<StoredBlob>;
+}
+
+/** What a driver may use beside its own section of the configuration. */
+export interface DriverSurroundings {
+  readonly database: Database;
+}
+
+/** A driver as configurations name it. */
+export interface DriverDefinition<Config = unknown> {
+  /** `storage_driver.name`. */
+  readonly name: string;
+  /** Other names of the same. */
+  readonly aliases: readonly string[];
+  /** One line for `objectstorage list-drivers`. */
+  readonly summary: string;
+  /** The shape of `storage_driver.config`: keys as users know them; secrets become `Secret`. Unknown keys are refused (a strict object). */
+  readonly schema: ZodType<Config>;
+  /** What tells one backend from another: the place, without credentials and without what only changes how it is spoken to. */
+  settingsOf(config: Config): Readonly<Record<string, string>>;
+  /**
+   * Connects, and makes the container where the configuration asks for it.
+   * @throws StowageError `BACKEND_UNREACHABLE`, `BACKEND_DENIED`, `BACKEND_CONTAINER_MISSING`, `CONFIG_INVALID`
+   */
+  open(config: Config, surroundings: DriverSurroundings, call: Call): Promise<ObjectDriver>;
 }

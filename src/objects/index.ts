@@ -6,6 +6,8 @@ export type {
   BodySource,
   ByteRange,
   DriverCapabilities,
+  DriverDefinition,
+  DriverSurroundings,
   ObjectDriver,
   PhysicalKey,
   StoredBlob,

@@ -728,15 +728,20 @@ class WrappedDriver implements ObjectDriver {
   readonly name = "db";
   readonly inner: ObjectDriver;
   readonly capabilities: ObjectDriver["capabilities"];
+  purge: ObjectDriver["purge"];
   put: ObjectDriver["put"];
   get: ObjectDriver["get"];
   delete: ObjectDriver["delete"];
   list: ObjectDriver["list"];
 
-  constructor(inner: ObjectDriver, capabilities: Partial<ObjectDriver["capabilities"]> = {}) {
+  constructor(inner: ObjectDriver, changed: Partial<DriverCapabilities> = {}) {
     this.inner = inner;
-    this.capabilities = { ...inner.capabilities, ...capabilities };
-    this.put = (key, body, under) => inner.put(key, body, under);
+    this.capabilities = async (under) => ({ ...(await inner.capabilities(under)), ...changed });
+    this.purge = (key, under) => inner.purge(key, under);
+    this.put = async (key, body, under) => {
+      const { digest, ...stored } = await inner.put(key, body, under);
+      return { ...stored, ...(changed.serverDigest === false || digest === undefined ? {} : { digest }) };
+    };
     this.get = (key, range, under) => inner.get(key, range, under);
     this.delete = (key, under) => inner.delete(key, under);
     this.list = (after, under) => inner.list(after, under);

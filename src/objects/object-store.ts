@@ -195,7 +195,7 @@ class DriverObjectStore implements ObjectStore, AsyncDisposable {
     const stored = await this.#driver.put(key, counted, call);
     const contentBytes = digester.bytes;
     const contentDigest = digester.digest();
-    const proven = this.#driver.capabilities.serverDigest ? stored.digest : await this.#readBack(key, call);
+    const proven = stored.digest ?? (await this.#readBack(key, call));
     if (proven !== contentDigest || stored.sizeBytes !== contentBytes) {
       throw new StowageError("BACKEND_FAILED", {
         driver: this.#driver.name,

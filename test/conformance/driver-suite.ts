@@ -3,7 +3,14 @@ import { Readable } from "node:stream";
 import { buffer } from "node:stream/consumers";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { StowageError } from "../../src/errors/index.ts";
-import type { BodySource, ByteRange, ObjectDriver, PhysicalKey, StoredBlob } from "../../src/objects/index.ts";
+import type {
+  BodySource,
+  ByteRange,
+  DriverCapabilities,
+  ObjectDriver,
+  PhysicalKey,
+  StoredBlob,
+} from "../../src/objects/index.ts";
 import { createPhysicalKey } from "../../src/objects/index.ts";
 import { createCall } from "../../src/runtime/index.ts";
 import { failureOf } from "./failure.ts";
@@ -24,11 +31,13 @@ export function describeDriver(name: string, makeDriver: () => Promise<DriverUnd
   describe(name, () => {
     let backend: DriverUnderTest;
     let driver: ObjectDriver;
+    let capabilities: DriverCapabilities;
     let stored: PhysicalKey[] = [];
 
     beforeAll(async () => {
       backend = await makeDriver();
       driver = backend.driver;
+      capabilities = await driver.capabilities(call);
     });
     afterEach(async () => {
       for (const key of stored) await driver.delete(key, call);
@@ -126,7 +135,7 @@ export function describeDriver(name: string, makeDriver: () => Promise<DriverUnd
       });
 
       test("the digest it reports is the content's", async () => {
-        if (!driver.capabilities.serverDigest) return;
+        if (!capabilities.serverDigest) return;
         const bytes = noise(backend.chunkBytes + 11);
         expect((await put(bytes)).digest).toBe(sha256(bytes));
         expect((await put(Buffer.alloc(0))).digest).toBe(sha256(Buffer.alloc(0)));
@@ -285,7 +294,7 @@ export function describeDriver(name: string, makeDriver: () => Promise<DriverUnd
 
     describe("exclusive put", () => {
       test("onto an existing key is refused and changes nothing", async () => {
-        if (!driver.capabilities.exclusivePut) return;
+        if (!capabilities.exclusivePut) return;
         const { key } = await put(Buffer.from("first"));
         expect(await failureOf(driver.put(key, bodyOf(Buffer.from("second")), call))).toMatchObject({
           code: "BACKEND_KEY_EXISTS",
@@ -295,7 +304,7 @@ export function describeDriver(name: string, makeDriver: () => Promise<DriverUnd
       });
 
       test("onto an existing empty blob is refused", async () => {
-        if (!driver.capabilities.exclusivePut) return;
+        if (!capabilities.exclusivePut) return;
         const { key } = await put(Buffer.alloc(0));
         expect((await failureOf(driver.put(key, bodyOf(Buffer.from("x")), call))).code).toBe("BACKEND_KEY_EXISTS");
         expect(await get(key)).toEqual(Buffer.alloc(0));
@@ -304,7 +313,7 @@ export function describeDriver(name: string, makeDriver: () => Promise<DriverUnd
       test.each([1, 20])(
         "one of several bodies of %i chunks that race wins, and its bytes are there",
         async (chunks) => {
-          if (!driver.capabilities.exclusivePut) return;
+          if (!capabilities.exclusivePut) return;
           const key = createPhysicalKey();
           const bodies = Array.from({ length: 6 }, () => noise(backend.chunkBytes * chunks + 100));
           const results = await Promise.allSettled(bodies.map((bytes) => put(bytes, key)));
@@ -318,7 +327,7 @@ export function describeDriver(name: string, makeDriver: () => Promise<DriverUnd
       );
 
       test("the winner of a race fails: the other's bytes are there", async () => {
-        if (!driver.capabilities.exclusivePut) return;
+        if (!capabilities.exclusivePut) return;
         const key = createPhysicalKey();
         const gate = Promise.withResolvers<void>();
         const opened = Promise.withResolvers<void>();
@@ -343,7 +352,7 @@ export function describeDriver(name: string, makeDriver: () => Promise<DriverUnd
       });
 
       test("a large body and an empty one race: one wins, and its bytes are there", async () => {
-        if (!driver.capabilities.exclusivePut) return;
+        if (!capabilities.exclusivePut) return;
         const key = createPhysicalKey();
         const bytes = noise(backend.chunkBytes * 20);
         let other: Promise<PromiseSettledResult<StoredBlob>[]> | undefined;
@@ -463,6 +472,29 @@ export function describeDriver(name: string, makeDriver: () => Promise<DriverUnd
         const { error } = await failingPut({ open: async () => stalled }, createCall({ signal: abort.signal }));
         expect(error).toMatchObject({ code: "OBJECT_LEASE_LOST" });
         expect(stalled.destroyed).toBe(true);
+      });
+    });
+
+    describe("purge", () => {
+      test("takes a whole blob, and succeeds where nothing is", async () => {
+        const { key } = await put(noise(backend.chunkBytes * 2));
+        await driver.purge(key, call);
+        expect(await backend.remains()).toEqual([]);
+        await driver.purge(key, call);
+      });
+
+      test("under a writer of many chunks: what it leaves when it fails is taken, now or by a second purge", async () => {
+        const key = createPhysicalKey();
+        const bytes = noise(backend.chunkBytes);
+        const body = async function* () {
+          for (let chunk = 0; chunk < 18; chunk++) yield bytes;
+          await driver.purge(key, call);
+          yield bytes;
+        };
+        const [result] = await Promise.allSettled([driver.put(key, { open: async () => unhurried(body()) }, call)]);
+        if (result?.status === "fulfilled") expect((await get(key)).length).toBe(bytes.length * 19);
+        await driver.purge(key, call);
+        expect(await backend.remains()).toEqual([]);
       });
     });
 

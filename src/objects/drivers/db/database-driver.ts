@@ -10,23 +10,29 @@ import { BlobWriter, chunkBytes, deleteBlob } from "./blob-writer.ts";
 /** The server's own form of bytes in results is hexadecimal: half as much again to send, and twice the processor time to decode. */
 const inBase64 = sql<string>`encode(object_chunks.bytes, 'base64')`;
 
+const capabilities: DriverCapabilities = {
+  // Positions are 4-byte integers; PostgreSQL's limit of a table (32 TiB) comes first.
+  objectBytesMax: 2 ** 31 * chunkBytes,
+  exclusivePut: true,
+  serverDigest: true,
+  isShared: false,
+  listLagMs: 0,
+};
+
 /**
  * Blobs in PostgreSQL: rows of chunks, and a row that makes them a blob, so that it is there whole or not at all. The server digests what it has
  * received of each chunk, and PostgreSQL's own checksums guard it from there.
  */
 export class DatabaseDriver implements ObjectDriver {
   readonly name = "db";
-  readonly capabilities: DriverCapabilities = {
-    // Positions are 4-byte integers; PostgreSQL's limit of a table (32 TiB) comes first.
-    objectBytesMax: 2 ** 31 * chunkBytes,
-    exclusivePut: true,
-    serverDigest: true,
-    listLagMs: 0,
-  };
   readonly #database: Database;
 
   constructor(database: Database) {
     this.#database = database;
+  }
+
+  async capabilities(): Promise<DriverCapabilities> {
+    return capabilities;
   }
 
   async put(key: PhysicalKey, body: BodySource, call: Call): Promise<StoredBlob> {
@@ -87,6 +93,11 @@ export class DatabaseDriver implements ObjectDriver {
   async delete(key: PhysicalKey, call: Call): Promise<void> {
     throwIfAborted(call);
     await deleteBlob(this.#database, key);
+  }
+
+  /** Chunks of no blob are deleted with the rest. */
+  purge(key: PhysicalKey, call: Call): Promise<void> {
+    return this.delete(key, call);
   }
 
   async *list(after: PhysicalKey | undefined, call: Call): AsyncGenerator<StoredBlob> {

@@ -1,2 +1,3 @@
 /** The `db` driver: blobs in the database itself. */
 export { DatabaseDriver } from "./database-driver.ts";
+export { databaseDriver } from "./definition.ts";
