@@ -1,5 +1,5 @@
 import type { AnalysisReport } from "../analysis/index.ts";
-import type { Environment, Limits } from "../config/index.ts";
+import type { Configuration, Environment, Limits } from "../config/index.ts";
 import type { DatabaseLocation } from "../db/index.ts";
 import type { JsonValue, OwnedFile, Package, PackageType } from "../layer/index.ts";
 import type { Call, Progress } from "../runtime/index.ts";
@@ -136,6 +136,8 @@ export interface Application extends AsyncDisposable {
 }
 
 export interface ApplicationOptions {
+  /** Which stores there are. The database is named by `database`, whatever the configuration says. */
+  readonly configuration: Configuration;
   readonly database: DatabaseLocation;
   readonly limits: Limits;
   readonly temporaryDirectory: string;

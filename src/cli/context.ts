@@ -1,6 +1,6 @@
 import type { Colors } from "picocolors/types.js";
 import type { Application, ApplicationOptions } from "../app/index.ts";
-import { type Environment, maskSecrets, parseLimits } from "../config/index.ts";
+import { defaultConfiguration, type Environment, maskSecrets, parseLimits } from "../config/index.ts";
 import { StowageError } from "../errors/index.ts";
 import { type Call, createLogger, type Progress, silentProgress } from "../runtime/index.ts";
 import { colorsFor } from "./colors.ts";
@@ -58,6 +58,7 @@ export function createContext(options: GlobalOptions, host: Host, signal: AbortS
     open: () =>
       host.openApplication(
         {
+          configuration: defaultConfiguration,
           database:
             databaseUrl === undefined
               ? { kind: "embedded", dataDirectory: options.dataDir ?? environment.dataDirectory }

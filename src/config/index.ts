@@ -1,4 +1,15 @@
 /** Configuration: what the environment and flags say, the limits, and secrets that don't print. The only reader of `process.env`. */
+export {
+  type Compression,
+  type Configuration,
+  type ConfigurationValue,
+  type ConfigurationWarning,
+  type DatabaseSettings,
+  defaultConfiguration,
+  type Source,
+  type SslMode,
+  type StoreSection,
+} from "./configuration.ts";
 export { type Environment, readEnvironment } from "./environment.ts";
 export { defaultLimits, type LimitName, type Limits, limitDefinitions, parseLimits } from "./limits.ts";
 export { maskSecrets, Secret } from "./secret.ts";

@@ -1,7 +1,7 @@
 /** What must hold of a data directory after its command, its server or both were killed. */
 import { sql } from "kysely";
 import { type Application, openApplication } from "../../src/app/index.ts";
-import { defaultLimits, readEnvironment } from "../../src/config/index.ts";
+import { defaultConfiguration, defaultLimits, readEnvironment } from "../../src/config/index.ts";
 import { type Database, openDatabase } from "../../src/db/index.ts";
 import { isCode } from "../../src/errors/index.ts";
 import { DatabaseDriver } from "../../src/objects/drivers/db/index.ts";
@@ -77,7 +77,13 @@ export async function prepare(dataDirectory: string, temporaryDirectory: string)
 function open(dataDirectory: string, temporaryDirectory: string): Promise<Application> {
   const { credentials } = readEnvironment({});
   return openApplication(
-    { database: { kind: "embedded", dataDirectory }, limits: defaultLimits, temporaryDirectory, credentials },
+    {
+      configuration: defaultConfiguration,
+      database: { kind: "embedded", dataDirectory },
+      limits: defaultLimits,
+      temporaryDirectory,
+      credentials,
+    },
     call,
   );
 }
