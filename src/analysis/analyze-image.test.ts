@@ -1,12 +1,14 @@
+import { createHash } from "node:crypto";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { buffer } from "node:stream/consumers";
 import { sql } from "kysely";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { startTestDatabase, type TestDatabase } from "../../test/embedded-database.ts";
-import { buildImage, writeLayout } from "../../test/images/builder.ts";
+import { buildImage, buildIndex, writeLayout } from "../../test/images/builder.ts";
 import { defaultLimits, readEnvironment } from "../config/index.ts";
-import { Images } from "../images/index.ts";
+import { Images, indexRef } from "../images/index.ts";
 import { DatabaseDriver } from "../objects/drivers/db/index.ts";
 import { type ObjectStore, openObjectStore } from "../objects/index.ts";
 import { openSource } from "../oci/index.ts";
@@ -18,11 +20,20 @@ const account = "admin";
 
 let opened: TestDatabase;
 let layout: string;
+let indexDigest: string;
 beforeAll(async () => {
   opened = await startTestDatabase();
   layout = await mkdtemp(join(tmpdir(), "stowage-analysis-"));
-  const image = buildImage({ layers: [[{ path: "one", content: "1" }], [{ path: "two", content: "2" }]] });
-  writeLayout(layout, [{ image, ref: "x" }]);
+  const layers = [[{ path: "one", content: "1" }], [{ path: "two", content: "2" }]];
+  const image = buildImage({ layers });
+  const other = buildImage({ layers, config: { author: "somebody else" } });
+  const index = buildIndex([image]);
+  indexDigest = index.descriptor.digest;
+  writeLayout(layout, [
+    { image, ref: "x" },
+    { image: other, ref: "other" },
+    { image: index, ref: "index" },
+  ]);
 });
 beforeEach(() => opened.clear());
 afterAll(async () => {
@@ -68,6 +79,76 @@ describe("deletion in the middle of an analysis", () => {
     expect(report.layers.map(({ outcome }) => outcome)).toEqual(["analyzed", "analyzed"]);
     await expectWhole(store, report.digest);
   });
+});
+
+describe("a document that is damaged", () => {
+  const damages: Readonly<Record<string, (bucket: string) => Promise<unknown>>> = {
+    "has a wrong byte": (bucket) =>
+      sql`
+        update object_chunks set bytes = set_byte(bytes, 20, (get_byte(bytes, 20) + 1) % 256)
+        where physical_key in (select physical_key from locations where bucket = ${bucket})
+      `.execute(opened.database.sql),
+    "has lost its bytes": async (bucket) => {
+      const keys = sql`select physical_key from locations where bucket = ${bucket}`;
+      await sql`delete from object_chunks where physical_key in (${keys})`.execute(opened.database.sql);
+      await sql`delete from object_blobs where physical_key in (${keys})`.execute(opened.database.sql);
+    },
+    "is not there": (bucket) => sql`delete from objects where bucket = ${bucket}`.execute(opened.database.sql),
+  };
+  describe.each(Object.keys(damages))("because it %s", (name) => {
+    const damage = damages[name] as (bucket: string) => Promise<unknown>;
+
+    test("of a layer: analysing the image again reads the layers again", async () => {
+      const store = await openStore();
+      await analyze(store);
+      await damage("layer_data");
+      const report = await analyze(store);
+      expect(report.layers.map(({ outcome }) => outcome)).toEqual(["analyzed", "analyzed"]);
+      await expectWhole(store, report.digest);
+      expect((await analyze(store)).wasKnown).toBe(true);
+    });
+
+    test("of a layer, seen by another image that shares it: it is read again, and the first image is whole too", async () => {
+      const store = await openStore();
+      const { digest } = await analyze(store);
+      await damage("layer_data");
+      const other = await analyze(store, "other");
+      expect(other.layers.map(({ outcome }) => outcome)).toEqual(["analyzed", "analyzed"]);
+      await expectFiles(store, digest);
+    });
+
+    test.each(["analysis_data", "manifest_data", "parent_manifest_data"])(
+      "of the image, %s: it is made again",
+      async (bucket) => {
+        const store = await openStore();
+        await analyze(store, "index");
+        await damage(bucket);
+        const report = await analyze(store, "index");
+        expect(report.wasKnown).toBe(false);
+        expect(report.layers.map(({ outcome }) => outcome)).toEqual(["reused", "reused"]);
+        await expectWhole(store, report.digest);
+        expect((await analyze(store, "index")).wasKnown).toBe(true);
+      },
+    );
+  });
+});
+
+test("an image known already and then found through an index is known by the index too, and goes on being so", async () => {
+  const store = await openStore();
+  const { digest } = await analyze(store);
+  const images = new Images(opened.database, store);
+  expect((await images.get(account, digest, undefined)).parentDigest).toBe(digest);
+  const report = await analyze(store, "index");
+  expect(report).toMatchObject({ digest, wasKnown: true });
+  expect((await images.get(account, indexDigest, undefined)).digest).toBe(digest);
+  const { body } = await store.get(indexRef(account, digest), call);
+  expect(
+    `sha256:${createHash("sha256")
+      .update(await buffer(body))
+      .digest("hex")}`,
+  ).toBe(indexDigest);
+  await analyze(store);
+  expect((await images.get(account, digest, undefined)).parentDigest).toBe(indexDigest);
 });
 
 describe("layers that nobody needs", () => {
@@ -118,10 +199,10 @@ function facesOf(store: ObjectStore): ObjectStore {
   };
 }
 
-async function analyze(store: ObjectStore) {
+async function analyze(store: ObjectStore, ref = "x") {
   const { credentials } = readEnvironment({});
   const options = { insecure: false, credentials, limits: defaultLimits, temporaryDirectory: tmpdir(), progress };
-  await using source = await openSource(`oci:${layout}:x`, options, call);
+  await using source = await openSource(`oci:${layout}:${ref}`, options, call);
   await using analyzer = new Analyzer(opened.database, store, defaultLimits, tmpdir());
   const name = { fullTag: "docker.io/library/x:1", registry: "docker.io", repository: "library/x", tag: "1" };
   return await analyzer.analyze({ account, source, platform: undefined, nameFor: () => name, progress }, call);
@@ -138,7 +219,12 @@ async function expectWhole(store: ObjectStore, digest: string): Promise<void> {
   const image = await images.get(account, digest, undefined);
   expect(image.fullTags).toEqual(["docker.io/library/x:1"]);
   expect((await images.document(image, call)).facts.digest).toBe(digest);
+  await expectFiles(store, digest);
+}
+
+async function expectFiles(store: ObjectStore, digest: string): Promise<void> {
+  const images = new Images(opened.database, store);
   let files = 0;
-  for await (const _ of images.files(image, call)) files++;
+  for await (const _ of images.files(await images.get(account, digest, undefined), call)) files++;
   expect(files).toBe(2);
 }

@@ -12,16 +12,19 @@ import {
   type ImageRecord,
   Images,
   indexRef,
+  layerRef,
   manifestRef,
   storedLayer,
   type TagName,
   writeImage,
+  writeParent,
   writeTag,
 } from "../images/index.ts";
 import type { JsonValue } from "../layer/index.ts";
-import type { ObjectStore, StagedObject } from "../objects/index.ts";
+import type { ObjectRef, ObjectStore, StagedObject } from "../objects/index.ts";
 import { formatPlatform, type ImageSource, type Platform, type ResolvedImage } from "../oci/index.ts";
 import { announce, type Call, type Progress } from "../runtime/index.ts";
+import { isDamage, readThrough } from "./damage.ts";
 import { fingerprintOf } from "./fingerprint.ts";
 import { LayerPool } from "./layer-pool.ts";
 import { type KeyedLayer, Layers, type ProcessedLayer } from "./layers.ts";
@@ -85,33 +88,43 @@ export class Analyzer implements AsyncDisposable {
     const keyed = image.layers.map((layer, position): KeyedLayer => ({ position, layer, key: layers.keyOf(layer) }));
     for (let attempt = 1; ; attempt++) {
       const processed = await layers.process(keyed, source.layers, account, progress, call);
-      const known = await this.#known(account, image, processed, call);
-      const document = known ?? (await this.#document(image, keyed, progress, call));
+      const known = await this.#known(account, image, keyed, processed, call);
       try {
-        const bytesStored = await this.#publish(account, image, keyed, document, known !== undefined, name, call);
+        const document = known?.document ?? (await this.#document(image, keyed, progress, call));
+        const bytesStored = await this.#publish(account, image, keyed, document, known?.record, name, call);
         return this.#report(image, name, document, processed, bytesStored, known !== undefined, begun);
       } catch (error) {
-        const mayHelp = error instanceof LayerGoneError || error instanceof ImageGoneError;
-        if (!mayHelp || attempt >= attemptsMax) throw error;
+        if (attempt >= attemptsMax) throw error;
+        const isGone = error instanceof LayerGoneError || error instanceof ImageGoneError;
+        const mayHelp = isGone || (isDamage(error) && (await layers.forgetDamaged(keyed, progress, call)) > 0);
+        if (!mayHelp) throw error;
       }
     }
   }
 
-  /** The stored analysis, if the image is there and nothing of it had to be read again. */
+  /**
+   * The stored analysis, if the image is there, nothing of it had to be read again, and each of its documents can be read: whoever analyses an
+   * image again, because something of it is damaged, must not be told that it is known.
+   */
   async #known(
     account: string,
     image: ResolvedImage,
+    layers: readonly KeyedLayer[],
     processed: readonly ProcessedLayer[],
     call: Call,
-  ): Promise<AnalysisDocument | undefined> {
+  ): Promise<KnownImage | undefined> {
     if (processed.some(({ report }) => report.outcome === "analyzed")) return undefined;
     const images = new Images(this.#database, this.#store);
     try {
       const record = await images.get(account, image.digest, undefined);
       if (record.digest !== image.digest || record.fingerprint !== this.#fingerprint) return undefined;
-      return await images.document(record, call);
+      const refs: ObjectRef[] = keysOf(layers).map(layerRef);
+      refs.push(manifestRef(account, image.digest));
+      if (record.parentDigest !== record.digest) refs.push(indexRef(account, image.digest));
+      for (const ref of refs) await readThrough(this.#store, ref, call);
+      return { record, document: await images.document(record, call) };
     } catch (error) {
-      if (isCode(error, "IMAGE_NOT_FOUND", "IMAGE_AMBIGUOUS", "OBJECT_NOT_FOUND")) return undefined;
+      if (isCode(error, "IMAGE_NOT_FOUND", "IMAGE_AMBIGUOUS") || isDamage(error)) return undefined;
       throw error;
     }
   }
@@ -144,22 +157,25 @@ export class Analyzer implements AsyncDisposable {
     image: ResolvedImage,
     layers: readonly KeyedLayer[],
     document: AnalysisDocument,
-    isKnown: boolean,
+    known: ImageRecord | undefined,
     name: ImageName | undefined,
     call: Call,
   ): Promise<number> {
     const staged: StagedObject[] = [];
-    if (!isKnown) {
-      const { digest } = image;
-      staged.push(
-        await this.#store.stage(analysisRef(account, digest), bodyOf(encodeAnalysisDocument(document)), call),
-      );
-      staged.push(await this.#store.stage(manifestRef(account, digest), bodyOf(image.manifest), call));
-      if (image.index) staged.push(await this.#store.stage(indexRef(account, digest), bodyOf(image.index.bytes), call));
-      announce("analysis image staged", { digest });
+    const { digest } = image;
+    const stage = async (ref: ObjectRef, bytes: Buffer) => {
+      staged.push(await this.#store.stage(ref, bodyOf(bytes), call));
+    };
+    if (!known) {
+      await stage(analysisRef(account, digest), encodeAnalysisDocument(document));
+      await stage(manifestRef(account, digest), image.manifest);
     }
+    if (image.index && image.index.digest !== known?.parentDigest) {
+      await stage(indexRef(account, digest), image.index.bytes);
+    }
+    if (staged.length > 0) announce("analysis image staged", { digest });
     await this.#database.transaction(async (tx) => {
-      await this.#publishRows(tx, account, image, layers, document, isKnown, name);
+      await this.#publishRows(tx, account, image, layers, document, known, name);
       await this.#store.publish(tx, staged);
     }, call);
     announce("analysis image published", { digest: image.digest });
@@ -172,15 +188,18 @@ export class Analyzer implements AsyncDisposable {
     image: ResolvedImage,
     layers: readonly KeyedLayer[],
     document: AnalysisDocument,
-    isKnown: boolean,
+    known: ImageRecord | undefined,
     name: ImageName | undefined,
   ): Promise<void> {
-    const keys = [...new Set(layers.flatMap(({ key }) => key ?? []))];
+    const keys = keysOf(layers);
     const alive = await useLayers(tx, keys);
     if (keys.some((key) => !alive.has(key))) throw new LayerGoneError();
     const { facts } = document;
-    if (isKnown && !(await holdImage(tx, account, image.digest, facts.fingerprint))) throw new ImageGoneError();
-    if (!isKnown) await writeImage(tx, imageRow(account, image, document), layers.map(layerRow));
+    if (known && !(await holdImage(tx, account, image.digest, facts.fingerprint))) throw new ImageGoneError();
+    if (!known) await writeImage(tx, imageRow(account, image, document), layers.map(layerRow));
+    // An image found once through an index keeps it when it is analysed by its own digest; another index takes its place.
+    else if (image.index && image.index.digest !== known.parentDigest)
+      await writeParent(tx, account, image.digest, image.index.digest);
     if (name)
       await writeTag(tx, account, image.digest, name.fullTag, {
         registry: name.registry,
@@ -214,6 +233,16 @@ export class Analyzer implements AsyncDisposable {
       durationMs: Math.round(performance.now() - begun),
     };
   }
+}
+
+interface KnownImage {
+  readonly record: ImageRecord;
+  readonly document: AnalysisDocument;
+}
+
+/** Each once. */
+function keysOf(layers: readonly KeyedLayer[]): string[] {
+  return [...new Set(layers.flatMap(({ key }) => key ?? []))];
 }
 
 /** A layer document has been forgotten since it was used. */

@@ -1,13 +1,14 @@
 import type { Database } from "../db/index.ts";
 import { StowageError } from "../errors/index.ts";
-import { layerRef } from "../images/index.ts";
-import { type ExpectedLayer, readSpill } from "../layer/index.ts";
+import { layerRef, storedLayer } from "../images/index.ts";
+import { checkLayerDocument, type ExpectedLayer, readSpill } from "../layer/index.ts";
 import type { ObjectStore } from "../objects/index.ts";
 import type { ImageLayer, LayerSource } from "../oci/index.ts";
 import { announce, type Call, type Progress, type ProgressTask } from "../runtime/index.ts";
+import { isDamage } from "./damage.ts";
 import type { LayerPool } from "./layer-pool.ts";
 import type { LayerReport } from "./report.ts";
-import { findLayer, recordAccess, recordLayer, useLayers } from "./rows.ts";
+import { findLayer, forgetLayer, recordAccess, recordLayer, useLayers } from "./rows.ts";
 
 /** A layer of the image at hand with its document's key. */
 export interface KeyedLayer {
@@ -76,6 +77,35 @@ export class Layers {
     if (stop.signal.aborted) throw stop.signal.reason;
     for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
     return results;
+  }
+
+  /**
+   * Forgets those of the layers' documents that can't be read, so that the layers are read again. Each is judged under its lock: nobody can have
+   * made it anew meanwhile. Returns how many.
+   */
+  async forgetDamaged(layers: readonly KeyedLayer[], progress: Progress, call: Call): Promise<number> {
+    let forgotten = 0;
+    for (const key of new Set(layers.flatMap((layer) => layer.key ?? []))) {
+      await using _ = await this.#lock(key, progress, call);
+      if (await this.#isReadable(key, call)) continue;
+      await this.#database.transaction(async (tx) => {
+        await forgetLayer(tx, key);
+        await this.#store.retire(tx, layerRef(key));
+      }, call);
+      forgotten++;
+    }
+    if (forgotten > 0) progress.tell("stored layers of this image are damaged; reading them again");
+    return forgotten;
+  }
+
+  async #isReadable(key: string, call: Call): Promise<boolean> {
+    try {
+      await checkLayerDocument(storedLayer(this.#store, key, call));
+      return true;
+    } catch (error) {
+      if (isDamage(error)) return false;
+      throw error;
+    }
   }
 
   async #one(

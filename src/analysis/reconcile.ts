@@ -8,7 +8,9 @@ import {
   type Distribution,
   type JsonValue,
   type LayerDocument,
+  LayerReading,
   type LayerSummary,
+  type MergeLayer,
   mergeLayers,
   type Note,
   NoteList,
@@ -16,7 +18,6 @@ import {
   type PathKey,
   parsePathText,
   pathText,
-  readLayerSummary,
   readOwnedFiles,
 } from "../layer/index.ts";
 
@@ -40,10 +41,12 @@ export async function reconcileImage(
   catalogers: readonly Cataloger[],
   limits: Limits,
 ): Promise<AnalysisDocument> {
-  const summaries = await Promise.all(
-    documents.map((document, layer) => document && readLayerSummary(document, layer)),
-  );
-  const view = await mergeView(documents, summaries, limits);
+  // Each document is read once, from its summary to its last entry; only lists of owned files are looked up again.
+  await using opened = new AsyncDisposableStack();
+  const layers: MergeLayer[] = [];
+  for (const document of documents) layers.push(document && opened.use(await LayerReading.open(document)));
+  const summaries = await Promise.all(layers.map((reading, layer) => reading?.summary(layer)));
+  const view = await mergeView(layers, summaries, limits);
   const { packages, distribution, other, notes } = reconcile(catalogers, summaries, view);
   const related = await relateOwnership(packages, documents);
 
@@ -86,7 +89,7 @@ interface View {
 }
 
 async function mergeView(
-  documents: readonly (LayerDocument | undefined)[],
+  layers: readonly MergeLayer[],
   summaries: readonly (LayerSummary | undefined)[],
   limits: Limits,
 ): Promise<View> {
@@ -98,10 +101,6 @@ async function mergeView(
   let files = 0;
   let fileBytes = 0;
   let suidFilesLeftOut = 0;
-  const layers = documents.map((document, layer) => ({
-    document,
-    hasLowerLinks: (summaries[layer]?.facts.lowerLinks ?? 0) > 0,
-  }));
   for await (const batch of mergeLayers(layers, notes)) {
     for (const { key, node, layer } of batch) {
       files++;

@@ -99,6 +99,11 @@ export async function useLayers(tx: Transaction, layerKeys: readonly string[]): 
   return new Set(rows.map((row) => row.layer_key));
 }
 
+/** From now on the layer has no document, whoever stands on it. */
+export async function forgetLayer(tx: Transaction, layerKey: string): Promise<void> {
+  await tx.sql.deleteFrom("layer_documents").where("layer_key", "=", layerKey).execute();
+}
+
 /** Forgets layer documents that no image stands on and nobody used for `graceSeconds`; at most `limit`. Returns their keys. */
 export async function forgetUnusedLayers(
   tx: Transaction,

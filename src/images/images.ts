@@ -3,13 +3,14 @@ import type { Database, Transaction } from "../db/index.ts";
 import { StowageError } from "../errors/index.ts";
 import {
   type LayerDocument,
+  LayerReading,
   type MergedEntry,
+  type MergeLayer,
   mergeLayers,
   NoteList,
   type OwnedFile,
   type Package,
   parseLines,
-  readLayerSummary,
   readOwnedFiles,
 } from "../layer/index.ts";
 import type { ObjectRef, ObjectStore } from "../objects/index.ts";
@@ -95,11 +96,10 @@ export class Images {
 
   /** The squashed view in key order, from the layer documents. */
   async *files(image: ImageRecord, call: Call): AsyncGenerator<MergedEntry> {
-    const documents = await this.#documents(image, call);
-    const layers = [];
-    for (const [position, document] of documents.entries()) {
-      const summary = document && (await readLayerSummary(document, position));
-      layers.push({ document, hasLowerLinks: (summary?.facts.lowerLinks ?? 0) > 0 });
+    await using opened = new AsyncDisposableStack();
+    const layers: MergeLayer[] = [];
+    for (const document of await this.#documents(image, call)) {
+      layers.push(document && opened.use(await LayerReading.open(document)));
     }
     for await (const batch of mergeLayers(layers, new NoteList({ notesMax: 0 }))) yield* batch;
   }

@@ -13,5 +13,6 @@ export {
   listImages,
   type TagName,
   writeImage,
+  writeParent,
   writeTag,
 } from "./rows.ts";

@@ -91,6 +91,21 @@ export async function writeImage(tx: Transaction, image: NewImage, layers: reado
     .execute();
 }
 
+/** Says through which index an image was found. */
+export async function writeParent(
+  tx: Transaction,
+  account: string,
+  digest: string,
+  parentDigest: string,
+): Promise<void> {
+  await tx.sql
+    .updateTable("images")
+    .set({ parent_digest: parentDigest })
+    .where("account", "=", account)
+    .where("digest", "=", digest)
+    .execute();
+}
+
 /** Points a tag at an image, away from whatever it pointed at. */
 export async function writeTag(
   tx: Transaction,

@@ -5,7 +5,7 @@ import type { TarEntry } from "../../test/images/builder.ts";
 import { analyzeTestLayer } from "../../test/layers/squash.ts";
 import { defaultLimits } from "../config/index.ts";
 import { StowageError } from "../errors/index.ts";
-import { type LayerDocument, readEntries, readLayerSummary, readOwnedFiles } from "./document.ts";
+import { type LayerDocument, LayerReading, readOwnedFiles } from "./document.ts";
 import type { Cataloger } from "./findings.ts";
 
 /** Finds a list of files in each file called `list`. */
@@ -45,9 +45,10 @@ async function collect<T>(items: AsyncIterable<T>): Promise<T[]> {
 }
 
 async function everything(document: LayerDocument) {
-  const summary = await readLayerSummary(document, 3);
+  await using reading = await LayerReading.open(document);
+  const summary = await reading.summary(3);
   const owned = await collect(readOwnedFiles(document));
-  const all = (await collect(readEntries(document))).flat();
+  const all = (await collect(reading.entries())).flat();
   return { summary, owned, all };
 }
 
@@ -153,7 +154,8 @@ describe("layer documents", () => {
 describe("contents for catalogers", () => {
   const found = async (spec: readonly TarEntry[], limits = defaultLimits) => {
     using layer = await analyzeTestLayer(spec, { catalogers: [lists], limits });
-    const { findings, notes } = await readLayerSummary(layer.document, 0);
+    await using reading = await LayerReading.open(layer.document);
+    const { findings, notes } = await reading.summary(0);
     return {
       findings: findings.map(({ path, value }) => [path, value]),
       notes: notes.map(({ code, path }) => [code, path]),

@@ -1,8 +1,8 @@
-import { StowageError } from "../errors/index.ts";
+import { messageOf, StowageError } from "../errors/index.ts";
 import { ByteReader, ByteWriter } from "./bytes.ts";
 import type { LayerEntry } from "./entry.ts";
 import type { LayerFinding, OwnedFile } from "./findings.ts";
-import { encodeFrame, type FrameKind, readFrames } from "./frames.ts";
+import { encodeFrame, type Frame, type FrameKind, readFrames } from "./frames.ts";
 import { readNode, writeNode } from "./node-codec.ts";
 import type { Note } from "./notes.ts";
 import type { PathKey } from "./path.ts";
@@ -152,24 +152,88 @@ export interface LayerSummary {
   readonly notes: readonly Note[];
 }
 
-/** Facts, findings and notes; the entries are not read. `layer` is the ordinal that the findings get. */
-export async function readLayerSummary(document: LayerDocument, layer: number): Promise<LayerSummary> {
-  let facts: LayerFacts | undefined;
-  const findings: CatalogedFinding[] = [];
-  const notes: Note[] = [];
-  for await (const { kind, content } of readFrames(await document.open(), layerDocumentMagic, document.name)) {
-    if (kind === "facts") facts = JSON.parse(content.toString()) as LayerFacts;
-    else if (kind === "notes") notes.push(...parseLines<Note>(content));
-    else if (kind === "findings") {
-      for (const { hasFiles, ...finding } of parseLines<StoredFinding>(content)) {
-        findings.push({ ...finding, layer, ordinal: findings.length, hasFiles: hasFiles === true });
-      }
-    } else if (kind === "entries") break;
+/**
+ * One reading of a layer document, front to back: the facts are there, then comes the summary for whoever wants it, then the entries.
+ * Disposing of it, or reading the entries to their end, closes it.
+ */
+export class LayerReading implements AsyncDisposable {
+  readonly document: LayerDocument;
+  readonly facts: LayerFacts;
+  readonly #frames: AsyncGenerator<Frame>;
+  /** Read ahead of what was asked for. */
+  #next: Frame | undefined;
+
+  private constructor(document: LayerDocument, facts: LayerFacts, frames: AsyncGenerator<Frame>) {
+    this.document = document;
+    this.facts = facts;
+    this.#frames = frames;
   }
-  if (!facts) {
+
+  /** @throws StowageError `LAYER_DOCUMENT_INVALID`, and what the document's `open` throws */
+  static async open(document: LayerDocument): Promise<LayerReading> {
+    const frames = readFrames(await document.open(), layerDocumentMagic, document.name);
+    const { value, done } = await frames.next();
+    if (!done && value.kind === "facts") {
+      const facts = parsed(document, () => JSON.parse(value.content.toString()) as LayerFacts);
+      return new LayerReading(document, facts, frames);
+    }
+    await frames.return(undefined);
     throw new StowageError("LAYER_DOCUMENT_INVALID", { document: document.name, reason: "it has no facts" });
   }
-  return { facts, findings, notes };
+
+  /** Facts, findings and notes. `layer` is the ordinal that the findings get. */
+  async summary(layer: number): Promise<LayerSummary> {
+    const findings: CatalogedFinding[] = [];
+    const notes: Note[] = [];
+    for (let frame = await this.#peek(); frame && frame.kind !== "entries"; frame = await this.#peek()) {
+      const { kind, content } = frame;
+      this.#next = undefined;
+      if (kind === "notes") for (const note of parsed(this.document, () => parseLines<Note>(content))) notes.push(note);
+      else if (kind === "findings") {
+        for (const { hasFiles, ...finding } of parsed(this.document, () => parseLines<StoredFinding>(content))) {
+          findings.push({ ...finding, layer, ordinal: findings.length, hasFiles: hasFiles === true });
+        }
+      }
+    }
+    return { facts: this.facts, findings, notes };
+  }
+
+  /** The entries, a frame at a time, in key order. */
+  async *entries(): AsyncGenerator<LayerEntry[]> {
+    for (let frame = await this.#peek(); frame; frame = await this.#peek()) {
+      const { kind, content } = frame;
+      this.#next = undefined;
+      if (kind === "entries") yield parsed(this.document, () => parseEntries(content));
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#frames.return(undefined);
+  }
+
+  async #peek(): Promise<Frame | undefined> {
+    if (!this.#next) {
+      const { value, done } = await this.#frames.next();
+      this.#next = done ? undefined : value;
+    }
+    return this.#next;
+  }
+}
+
+/** What a frame holds is as much a part of the document as the frame. */
+function parsed<T>({ name }: LayerDocument, parse: () => T): T {
+  try {
+    return parse();
+  } catch (error) {
+    throw new StowageError("LAYER_DOCUMENT_INVALID", { document: name, reason: messageOf(error) }, { cause: error });
+  }
+}
+
+/** Reads all of a document. @throws StowageError `LAYER_DOCUMENT_INVALID`, and what the document's `open` and its bytes throw */
+export async function checkLayerDocument(document: LayerDocument): Promise<void> {
+  await using reading = await LayerReading.open(document);
+  await reading.summary(0);
+  for await (const _ of reading.entries());
 }
 
 /** File lists of findings, in order of their ordinals; only `wanted` ones, or all. */
@@ -179,16 +243,9 @@ export async function* readOwnedFiles(
 ): AsyncGenerator<{ readonly ordinal: number; readonly files: readonly OwnedFile[] }> {
   for await (const { kind, content } of readFrames(await document.open(), layerDocumentMagic, document.name)) {
     if (kind === "owned") {
-      for (const list of parseLines<{ ordinal: number; files: OwnedFile[] }>(content)) {
+      for (const list of parsed(document, () => parseLines<{ ordinal: number; files: OwnedFile[] }>(content))) {
         if (wanted === undefined || wanted.has(list.ordinal)) yield list;
       }
     } else if (kind === "notes" || kind === "entries") return;
-  }
-}
-
-/** The entries, a frame at a time, in key order. */
-export async function* readEntries(document: LayerDocument): AsyncGenerator<LayerEntry[]> {
-  for await (const { kind, content } of readFrames(await document.open(), layerDocumentMagic, document.name)) {
-    if (kind === "entries") yield parseEntries(content);
   }
 }

@@ -5,12 +5,13 @@
 export { analyzeLayer, type LayerAnalysis, type LayerAnalysisOptions } from "./analyze-layer.ts";
 export {
   type CatalogedFinding,
+  checkLayerDocument,
   type LayerDocument,
   type LayerFacts,
+  LayerReading,
   type LayerSummary,
   LinesWriter,
   parseLines,
-  readLayerSummary,
   readOwnedFiles,
 } from "./document.ts";
 export type { EntryType, LayerNode } from "./entry.ts";

@@ -1,5 +1,4 @@
-import type { LayerDocument } from "./document.ts";
-import { readEntries } from "./document.ts";
+import { LayerReading } from "./document.ts";
 import type { LayerEntry, LayerNode } from "./entry.ts";
 import { NoteList } from "./notes.ts";
 import { isBelow, type PathKey, pathText } from "./path.ts";
@@ -15,13 +14,8 @@ export interface MergedEntry {
   readonly isImplied: boolean;
 }
 
-/** A layer to merge. */
-export interface MergeLayer {
-  /** `undefined` for a layer that was not fetched. */
-  readonly document: LayerDocument | undefined;
-  /** Whether it holds hard links to lower layers (`LayerFacts.lowerLinks`). */
-  readonly hasLowerLinks: boolean;
-}
+/** A layer to merge; `undefined` for one that was not fetched. */
+export type MergeLayer = LayerReading | undefined;
 
 /**
  * The squashed view of an image, lowest layer first in `layers`, as batches in key order. Memory is bounded by the number of layers, the depth of
@@ -30,13 +24,23 @@ export interface MergeLayer {
  * Layers are merged by path alone: a layer's whiteouts and opaque marks hide what lower layers have, whatever their order within the layer; a
  * directory that something lies in hides a symlink or file of a lower layer (OCI image-spec, layer.md; where it is silent, the overlay drivers;
  * analysis.md B21–B48).
+ *
+ * The readings are read to their end and closed.
  */
 export async function* mergeLayers(layers: readonly MergeLayer[], notes: NoteList): AsyncGenerator<MergedEntry[]> {
   const links = new CrossLayerLinks(notes);
-  for (const [index, { hasLowerLinks }] of layers.entries()) {
-    if (hasLowerLinks) await links.resolve(layers, index);
+  try {
+    for (const [index, layer] of layers.entries()) {
+      if (layer && layer.facts.lowerLinks > 0) await links.resolve(layers, index);
+    }
+    yield* merge(layers, links, notes);
+  } finally {
+    await closeAll(layers);
   }
-  yield* merge(layers, links, notes);
+}
+
+async function closeAll(layers: readonly MergeLayer[]): Promise<void> {
+  await Promise.all(layers.map((layer) => layer?.[Symbol.asyncDispose]()));
 }
 
 interface Cursor {
@@ -53,31 +57,25 @@ async function* merge(
   notes: NoteList,
 ): AsyncGenerator<MergedEntry[]> {
   const cursors: Cursor[] = [];
-  try {
-    for (const [layer, { document }] of layers.entries()) {
-      if (!document) continue;
-      const batches = readEntries(document);
-      cursors.push({ layer, batches, batch: [], at: 0, isEnded: false });
-    }
-    const tree = new TreeMerge(links, notes);
-    for (;;) {
-      for (const cursor of cursors) {
-        while (!cursor.isEnded && cursor.at >= cursor.batch.length) {
-          const { value, done } = await cursor.batches.next();
-          if (done) cursor.isEnded = true;
-          else [cursor.batch, cursor.at] = [value, 0];
-        }
-      }
-      const active = cursors.filter(({ isEnded }) => !isEnded);
-      if (active.length === 0) break;
-      const merged = tree.advance(active);
-      if (merged.length > 0) yield merged;
-    }
-    const rest = tree.finish();
-    if (rest.length > 0) yield rest;
-  } finally {
-    await Promise.all(cursors.map(({ batches }) => batches.return?.(undefined)));
+  for (const [layer, reading] of layers.entries()) {
+    if (reading) cursors.push({ layer, batches: reading.entries(), batch: [], at: 0, isEnded: false });
   }
+  const tree = new TreeMerge(links, notes);
+  for (;;) {
+    for (const cursor of cursors) {
+      while (!cursor.isEnded && cursor.at >= cursor.batch.length) {
+        const { value, done } = await cursor.batches.next();
+        if (done) cursor.isEnded = true;
+        else [cursor.batch, cursor.at] = [value, 0];
+      }
+    }
+    const active = cursors.filter(({ isEnded }) => !isEnded);
+    if (active.length === 0) break;
+    const merged = tree.advance(active);
+    if (merged.length > 0) yield merged;
+  }
+  const rest = tree.finish();
+  if (rest.length > 0) yield rest;
 }
 
 /** What the layers say of one path, collected before it is known which of them lie in it. */
@@ -254,11 +252,13 @@ class CrossLayerLinks {
   }
 
   async resolve(layers: readonly MergeLayer[], index: number): Promise<void> {
-    const document = layers[index]?.document;
-    if (!document) return;
+    const reading = layers[index];
+    if (!reading) return;
     const wanted = new Map<PathKey, { key: PathKey; node: LayerNode }[]>();
     const whitedOut = new Set<PathKey>();
-    for await (const entries of readEntries(document)) {
+    // A reading serves once, and these still have to be merged.
+    await using own = await LayerReading.open(reading.document);
+    for await (const entries of own.entries()) {
       for (const { key, node, isWhiteout } of entries) {
         if (isWhiteout) whitedOut.add(key);
         if (node?.type !== "hardlink") continue;
@@ -271,7 +271,10 @@ class CrossLayerLinks {
     const nodes = new Map<PathKey, LayerNode>();
     this.#nodes.set(index, nodes);
     const last = [...wanted.keys()].reduce((a, b) => (a > b ? a : b), "" as PathKey);
-    search: for await (const entries of merge(layers.slice(0, index), this, new NoteList({ notesMax: 0 }))) {
+    await using lower = new AsyncDisposableStack();
+    const below: MergeLayer[] = [];
+    for (const layer of layers.slice(0, index)) below.push(layer && lower.use(await LayerReading.open(layer.document)));
+    search: for await (const entries of merge(below, this, new NoteList({ notesMax: 0 }))) {
       for (const found of entries) {
         for (const { key, node } of wanted.get(found.key) ?? []) {
           this.#connect(index, key, node, found, nodes);

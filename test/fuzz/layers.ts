@@ -16,6 +16,7 @@ import {
   analyzeLayer,
   closeSpill,
   type ExpectedLayer,
+  LayerReading,
   mergeLayers,
   NoteList,
   openSpill,
@@ -175,9 +176,9 @@ async function outcomeOf({ blob, content }: DamagedLayer): Promise<string> {
   const [scratch, output] = [openSpill(tmpdir()), openSpill(tmpdir())];
   try {
     const options = { catalogers: [], fingerprint: "fuzz", limits, scratch, output };
-    const { facts, documentBytes } = await analyzeLayer(async () => pieces(blob), expected, options);
+    const { documentBytes } = await analyzeLayer(async () => pieces(blob), expected, options);
     const document = { name: "fuzz", open: async () => readSpill(output, documentBytes) };
-    const merging = mergeLayers([{ document, hasLowerLinks: facts.lowerLinks > 0 }], new NoteList(limits));
+    const merging = mergeLayers([await LayerReading.open(document)], new NoteList(limits));
     for await (const _ of merging);
     return "read";
   } catch (error) {

@@ -10,11 +10,11 @@ import {
   analyzeLayer,
   closeSpill,
   type ExpectedLayer,
+  LayerReading,
   mergeLayers,
   NoteList,
   openSpill,
   pathText,
-  readLayerSummary,
   readSpill,
 } from "../../src/layer/index.ts";
 import { type TarEntry, tarChunks } from "../images/builder.ts";
@@ -140,10 +140,11 @@ async function run(scenario: Scenario): Promise<object> {
     const options = { catalogers: [], fingerprint: "test", limits, scratch, output };
     const { facts, documentBytes } = await analyzeLayer(async () => blobOf(scenario), expected, options);
     const document = { name: digest, open: async () => readSpill(output, documentBytes) };
-    const { notes } = await readLayerSummary(document, 0);
+    const reading = await LayerReading.open(document);
+    const { notes } = await reading.summary(0);
     const paths: string[] = [];
     let files = 0;
-    for await (const batch of mergeLayers([{ document, hasLowerLinks: facts.lowerLinks > 0 }], new NoteList(limits))) {
+    for await (const batch of mergeLayers([reading], new NoteList(limits))) {
       files += batch.length;
       for (const { key } of batch) if (paths.length < 100) paths.push(pathText(key));
     }

@@ -8,12 +8,12 @@ import {
   type ExpectedLayer,
   type LayerAnalysis,
   type LayerDocument,
+  LayerReading,
   type MergedEntry,
   mergeLayers,
   NoteList,
   openSpill,
   pathText,
-  readLayerSummary,
   readSpill,
 } from "../../src/layer/index.ts";
 import { buildLayer, type LayerSpec, type TarEntry } from "../images/builder.ts";
@@ -90,14 +90,11 @@ export async function squash(
   const notes = new NoteList(options.limits ?? defaultLimits);
   const found: string[] = [];
   const entries = new Map<string, MergedEntry>();
-  for (const [index, { document }] of analyzed.entries()) {
-    for (const { code, path } of (await readLayerSummary(document, index)).notes) found.push(`${code} ${path}`);
+  const readings = await Promise.all(analyzed.map(({ document }) => LayerReading.open(document)));
+  for (const [index, reading] of readings.entries()) {
+    for (const { code, path } of (await reading.summary(index)).notes) found.push(`${code} ${path}`);
   }
-  const mergeable = analyzed.map(({ document, analysis }) => ({
-    document,
-    hasLowerLinks: analysis.facts.lowerLinks > 0,
-  }));
-  for await (const batch of mergeLayers(mergeable, notes)) {
+  for await (const batch of mergeLayers(readings, notes)) {
     for (const entry of batch) entries.set(pathText(entry.key), entry);
   }
   for (const layer of analyzed) layer[Symbol.dispose]();
