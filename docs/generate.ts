@@ -105,6 +105,9 @@ They protect an analysis from hostile or broken images. Change one with \`--limi
 a positive whole number; the suffixes \`k\`, \`m\` and \`g\` multiply by 1,024, 1,024² and 1,024³. Whatever exceeds one ends with the code \`LIMIT_EXCEEDED\` and the limit's name,
 unless its description says otherwise.
 
+Limits hold while a layer is read. A layer that was read before is not read again, so a lower limit does not refuse it; a new document is made only where \`keptFileBytesMax\`,
+\`keptLayerBytesMax\` or \`notesMax\` differ, since these decide what is in it.
+
 | name | what it bounds | default |
 |---|---|---|
 ${rows.join("\n")}
