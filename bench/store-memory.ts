@@ -7,6 +7,7 @@ import { openDatabase } from "../src/db/index.ts";
 import { DatabaseDriver } from "../src/objects/drivers/db/index.ts";
 import { openObjectStore } from "../src/objects/index.ts";
 import { createCall } from "../src/runtime/index.ts";
+import { sectionsOf } from "../test/objects/sections.ts";
 import { megabytes } from "./report.ts";
 
 const call = createCall();
@@ -22,7 +23,7 @@ export async function benchStore([megabytesOption = "1000"]: readonly string[]):
   const dataDirectory = await mkdtemp(join(tmpdir(), "stowage-bench-store-"));
   try {
     await using database = await openDatabase({ kind: "embedded", dataDirectory }, {}, call);
-    await using store = await openObjectStore({ database, driver: new DatabaseDriver(database) });
+    await using store = await openObjectStore({ database, sections: sectionsOf(new DatabaseDriver(database)) });
     const ref = { account: "bench", bucket: "b", key: "k" };
     const digest = await timed("made and digested", sizeBytes, () => digestOf(body(pieces)));
     await timed("put", sizeBytes, async () => {

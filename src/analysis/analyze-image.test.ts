@@ -7,6 +7,7 @@ import { sql } from "kysely";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { startTestDatabase, type TestDatabase } from "../../test/embedded-database.ts";
 import { buildImage, buildIndex, writeLayout } from "../../test/images/builder.ts";
+import { sectionsOf } from "../../test/objects/sections.ts";
 import { defaultLimits, readEnvironment } from "../config/index.ts";
 import { Images, indexRef } from "../images/index.ts";
 import { DatabaseDriver } from "../objects/drivers/db/index.ts";
@@ -184,7 +185,7 @@ test("several analyses of one image at once, and deletions of it, leave it whole
 });
 
 function openStore() {
-  return openObjectStore({ database: opened.database, driver: new DatabaseDriver(opened.database) });
+  return openObjectStore({ database: opened.database, sections: sectionsOf(new DatabaseDriver(opened.database)) });
 }
 
 /** The store's methods as own properties, so that some can be replaced. */

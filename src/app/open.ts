@@ -4,7 +4,7 @@ import { isCode } from "../errors/index.ts";
 import { type ImageRecord, Images, listImages } from "../images/index.ts";
 import type { PackageType } from "../layer/index.ts";
 import { bytesToText, type MergedEntry, type Package, pathText } from "../layer/index.ts";
-import { DatabaseDriver } from "../objects/drivers/db/index.ts";
+import { databaseDriver } from "../objects/drivers/db/index.ts";
 import { openObjectStore } from "../objects/index.ts";
 import { formatPlatform, openSource, parsePlatform, parseReference } from "../oci/index.ts";
 import type { Call } from "../runtime/index.ts";
@@ -33,7 +33,10 @@ const analysis = () => import("../analysis/index.ts");
 export async function openApplication(options: ApplicationOptions, call: Call): Promise<Application> {
   const database = await openDatabase(options.database, {}, call);
   try {
-    const store = await openObjectStore({ database, driver: new DatabaseDriver(database) });
+    const store = await openObjectStore({
+      database,
+      sections: { workingSet: { definition: databaseDriver, config: {} } },
+    });
     return new OpenApplication(database, store, options);
   } catch (error) {
     await database[Symbol.asyncDispose]();
@@ -157,7 +160,8 @@ class OpenApplication implements Application {
     try {
       const { retireUnusedLayers } = await analysis();
       await retireUnusedLayers(this.#database, this.#store, maintenanceLimit, call);
-      await this.#store.reap(maintenanceLimit, call);
+      const { failures } = await this.#store.reap(maintenanceLimit, call);
+      for (const { backend, error } of failures) call.log.warn({ err: error, backend }, "upkeep failed");
     } catch (error) {
       call.log.warn({ err: error }, "upkeep failed");
     }

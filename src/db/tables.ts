@@ -8,6 +8,8 @@ type Json<T extends object> = JSONColumnType<T>;
 /** One row: which installation this database belongs to. */
 export interface InstallationsTable {
   id: string; // uuid
+  /** Which physical database it was when it last wrote to a shared backend: a restored copy is another one. */
+  database_identity: string | null;
   created_at: Timestamp;
 }
 
@@ -17,6 +19,14 @@ export interface BackendsTable {
   driver: string;
   /** Settings without secrets, in canonical form; unique with `driver`. */
   settings: Json<Record<string, unknown>>;
+  /** Its name in marker objects: the same place under another address is recognised by it. */
+  mark: Generated<string>;
+  /** Number of the marker object that says the backend is this installation's; 0 = none was made yet. */
+  generation: Generated<number>;
+  /** What that marker says; a copy of this database whose marker was replaced has another. */
+  token: string | null;
+  /** The intent: what the next marker will say. */
+  next_token: string | null;
   created_at: Timestamp;
 }
 
@@ -48,11 +58,17 @@ export interface LocationsTable {
   writer: string | null;
   /** In `deleting`: orders those whose bytes could not be deleted after the others. */
   lease_until: ColumnType<Date | null, Date | string | null, Date | string | null>;
-  codec: string;
+  /** How the bytes are encoded; known once they are proven, like all below. */
+  codec: string | null;
   content_digest: string | null;
   content_bytes: number | null;
   stored_digest: string | null;
   stored_bytes: number | null;
+  proven_at: ColumnType<Date | null, Date | string | null, Date | string | null>;
+  /** What was wrong when it was read twice: it is read last, and repaired by `scrub`. */
+  damage: string | null;
+  /** When all of it was last read and found right. */
+  checked_at: ColumnType<Date | null, Date | string | null, Date | string | null>;
   created_at: Timestamp;
 }
 
@@ -68,6 +84,31 @@ export interface ObjectBlobsTable {
   physical_key: string;
   bytes: number;
   created_at: Timestamp;
+}
+
+/** objects: one reading back of everything, or of a share of it. At most one is unfinished. */
+export interface ScrubsTable {
+  id: Generated<number>;
+  started_at: Timestamp;
+  ended_at: ColumnType<Date | null, Date | string | null, Date | string | null>;
+  /** Of the locations, from 0 to 1; chosen by `seed`. */
+  share: number;
+  seed: number;
+  /** Where it has come to; null before the first backend. */
+  backend_id: number | null;
+  after_key: Generated<string>;
+  objects: Generated<number>;
+  bytes: Generated<number>;
+}
+
+/** objects: what a scrub found at one place. */
+export interface ScrubFindingsTable {
+  scrub_id: number;
+  backend_id: number;
+  physical_key: string;
+  kind: "missing" | "truncated" | "damaged" | "unreadable" | "extra";
+  detail: string;
+  bytes: number | null;
 }
 
 /** images: one row for each image of an account. Visible means it is here. */
@@ -92,6 +133,8 @@ export interface ImagesTable {
   /** Packages by type. */
   package_counts: Json<Record<string, number>>;
   fingerprint: string;
+  /** What is wrong with its document; it has to be analysed again. */
+  damage: string | null;
   analyzed_at: Timestamp;
   created_at: Timestamp;
 }
@@ -165,6 +208,8 @@ export interface Tables {
   locations: LocationsTable;
   object_chunks: ObjectChunksTable;
   object_blobs: ObjectBlobsTable;
+  scrubs: ScrubsTable;
+  scrub_findings: ScrubFindingsTable;
   images: ImagesTable;
   image_tags: ImageTagsTable;
   image_layers: ImageLayersTable;

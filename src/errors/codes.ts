@@ -146,6 +146,7 @@ export const codes = {
     "later",
     "an object could not be published: its lease was lost",
   ),
+  OBJECT_CODEC_UNKNOWN: code<{ codec: string }>(500, 1, "never", "an object is encoded in a way that is not known"),
 
   // BACKEND
   BACKEND_UNREACHABLE: code<{ driver: string; operation?: string; reason?: string }>(

@@ -4,33 +4,34 @@ import { Readable } from "node:stream";
 import { buffer } from "node:stream/consumers";
 import type { Database, Transaction } from "../db/index.ts";
 import { isCode, StowageError } from "../errors/index.ts";
-import { announce, type Call, throwIfAborted } from "../runtime/index.ts";
-import type { BodySource, ObjectDriver, PhysicalKey } from "./driver.ts";
+import { announce, type Call } from "../runtime/index.ts";
+import { type BackendSections, Backends } from "./backends.ts";
+import { Digester } from "./digester.ts";
+import type { ObjectDriver, PhysicalKey } from "./driver.ts";
+import { formatHeader } from "./envelope.ts";
 import { createPhysicalKey } from "./physical-key.ts";
+import { reap } from "./reaper.ts";
 import {
-  condemn,
-  condemned,
+  findCopies,
   findVersion,
   insertPending,
+  type Located,
   makeLive,
-  markDeletedOnce,
   movePointer,
-  postpone,
+  recordDamage,
   recordProof,
-  registerBackend,
-  removeLocation,
   removePointer,
   renewLease,
-} from "./rows.ts";
-import type { ObjectRef, ObjectStore, ObjectVersion, ReapReport, StagedObject } from "./store.ts";
-import { Digester, digested, verified } from "./verified-body.ts";
+} from "./rows/locations.ts";
+import type { ObjectBody, ObjectRef, ObjectStore, ObjectVersion, ReapReport, StagedObject } from "./store.ts";
+import { verifiedContent, WrongBytes } from "./verified-body.ts";
+import { type Written, writtenBody } from "./written-body.ts";
 
 export interface ObjectStoreOptions {
   readonly database: Database;
-  /** Where new objects go. The store closes it. */
-  readonly driver: ObjectDriver;
-  /** The driver's settings without secrets: what tells one backend from another. */
-  readonly settings?: Readonly<Record<string, unknown>>;
+  readonly sections: BackendSections;
+  /** Around each driver that is opened. */
+  readonly guard?: (driver: ObjectDriver) => ObjectDriver;
   /** How long the bytes of a replaced or deleted object stay for those who are reading them. Default 900. */
   readonly retireGraceSeconds?: number;
   /** How long a writer may be silent before it counts as dead. Default 300. */
@@ -42,44 +43,48 @@ export interface ObjectStoreOptions {
 /** Documents up to this size are checked before their first byte is handed on. */
 const checkedFirstBytesMax = 1024 * 1024;
 
-/** Opens the store and registers its backend. */
+/** Opens the store and registers its backends; connects to one when it is needed. */
 export async function openObjectStore(options: ObjectStoreOptions): Promise<ObjectStore & AsyncDisposable> {
-  const backendId = await registerBackend(options.database, options.driver.name, options.settings ?? {});
-  return new DriverObjectStore(options, backendId);
+  const guard = options.guard ?? ((driver) => driver);
+  return new LocatedObjectStore(options, await Backends.open(options.database, options.sections, guard));
 }
 
-type Located = ObjectVersion & { readonly physicalKey: PhysicalKey; readonly backendId: number };
-
-class DriverObjectStore implements ObjectStore, AsyncDisposable {
+class LocatedObjectStore implements ObjectStore, AsyncDisposable {
   readonly #database: Database;
-  readonly #driver: ObjectDriver;
-  readonly #backendId: number;
   readonly #retireGraceSeconds: number;
   readonly #leaseSeconds: number;
   readonly #lateSeconds: number;
+  readonly backends: Backends;
 
-  constructor(options: ObjectStoreOptions, backendId: number) {
+  constructor(options: ObjectStoreOptions, backends: Backends) {
     this.#database = options.database;
-    this.#driver = options.driver;
-    this.#backendId = backendId;
+    this.backends = backends;
     this.#retireGraceSeconds = options.retireGraceSeconds ?? 900;
     this.#leaseSeconds = options.leaseSeconds ?? 300;
     this.#lateSeconds = options.lateSeconds ?? 900;
   }
 
-  async stage(ref: ObjectRef, body: BodySource, call: Call): Promise<StagedObject> {
+  async stage(ref: ObjectRef, body: ObjectBody, call: Call): Promise<StagedObject> {
+    const backend = this.backends.for(ref.bucket);
+    const driver = await backend.forWriting(call);
     const physicalKey = createPhysicalKey();
-    const location = { backendId: this.#backendId, physicalKey, ref, writer: randomUUID(), codec: "none" };
+    const location = { backendId: backend.id, physicalKey, ref, writer: randomUUID() };
     const locationId = await insertPending(this.#database, location, this.#leaseSeconds);
     announce("objects intended", { locationId });
     const lease = this.#keepLease(ref, locationId, call);
     try {
-      const { contentDigest, contentBytes } = await this.#put(physicalKey, body, lease.call);
+      const { account, bucket, key } = ref;
+      const installation = this.backends.installation.id;
+      const { source, written } = writtenBody(body, this.backends.compressionOf(backend), (codec) =>
+        formatHeader({ installation, location: locationId, account, bucket, key, codec }),
+      );
+      const stored = await driver.put(physicalKey, source, lease.call);
       announce("objects stored", { locationId });
-      const proof = { contentDigest, contentBytes, storedDigest: contentDigest, storedBytes: contentBytes };
-      if (!(await recordProof(this.#database, locationId, proof, this.#leaseSeconds))) throw leaseLost(ref);
+      await prove(driver, physicalKey, stored, written(), lease.call);
+      if (!(await recordProof(this.#database, locationId, written(), this.#leaseSeconds))) throw leaseLost(ref);
       announce("objects proven", { locationId });
-      return { ref, locationId, contentDigest, contentBytes, storedBytes: contentBytes };
+      const { contentDigest, contentBytes, storedBytes } = written();
+      return { ref, locationId, contentDigest, contentBytes, storedBytes };
     } finally {
       lease.stop();
     }
@@ -99,17 +104,20 @@ class DriverObjectStore implements ObjectStore, AsyncDisposable {
   }
 
   async get(ref: ObjectRef, call: Call): Promise<{ readonly version: ObjectVersion; readonly body: Readable }> {
-    let version = await this.#locate(ref);
-    for (let attempt = 1; ; attempt++) {
-      try {
-        return { version, body: await this.#open(version, call) };
-      } catch (error) {
-        // Bytes that are gone have moved, if the pointer says so; bytes that are wrong may have been read wrong.
-        const mayHelp = isCode(error, "BACKEND_KEY_MISSING", "OBJECT_DIGEST_MISMATCH") && attempt === 1;
-        if (!mayHelp) throw error;
-        version = await this.#locate(ref);
-      }
+    const version = await this.#locate(ref);
+    const failure = await this.#tryOpen(version, version, call);
+    if (failure instanceof Readable) return { version, body: failure };
+    // Bytes that are gone have moved, if the pointer says so.
+    const again = await this.#locate(ref);
+    if (again.locationId !== version.locationId) return { version: again, body: await this.#open(again, again, call) };
+    for (const copy of await findCopies(this.#database, version)) {
+      const body = await this.#tryOpen(version, copy, call);
+      if (!(body instanceof Readable)) continue;
+      call.log.warn({ err: failure, locationId: version.locationId }, "damaged object read from another copy");
+      announce("objects read from a copy", { locationId: copy.locationId });
+      return { version, body };
     }
+    throw failure;
   }
 
   async find(ref: ObjectRef): Promise<ObjectVersion | undefined> {
@@ -123,94 +131,75 @@ class DriverObjectStore implements ObjectStore, AsyncDisposable {
   }
 
   async reap(limit: number, call: Call): Promise<ReapReport> {
-    const decided = await condemn(this.#database, this.#backendId, this.#retireGraceSeconds, limit);
-    if (decided > 0) announce("objects deleting", { count: decided });
-    const locations = await condemned(this.#database, this.#backendId, this.#lateSeconds, limit);
-    let blobsDeleted = 0;
-    let bytesDeleted = 0;
-    const failures: unknown[] = [];
-    for (const { id, physicalKey, storedBytes, isProven, isLate } of locations) {
-      throwIfAborted(call);
-      try {
-        await this.#driver.delete(physicalKey, call);
-      } catch (error) {
-        // One that can't be deleted must not keep the others, in this pass or the next.
-        failures.push(error);
-        await postpone(this.#database, id);
-        continue;
-      }
-      announce("objects deleted", { locationId: id });
-      if (isProven || isLate) await removeLocation(this.#database, id);
-      else await markDeletedOnce(this.#database, id);
-      announce("objects forgotten", { locationId: id });
-      blobsDeleted++;
-      bytesDeleted += storedBytes;
-    }
-    if (failures.length > 0) throw failures[0];
-    return { blobsDeleted, bytesDeleted, isMoreLeft: decided === limit || locations.length === limit };
+    const options = { graceSeconds: this.#retireGraceSeconds, lateSeconds: this.#lateSeconds };
+    return await reap(this.#database, this.backends.all, options, limit, call);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#driver[Symbol.asyncDispose]();
+    await this.backends[Symbol.asyncDispose]();
   }
 
-  async #locate(ref: ObjectRef): Promise<Located> {
+  async #locate(ref: ObjectRef): Promise<ObjectVersion & Located> {
     const version = await findVersion(this.#database.sql, ref);
     if (!version) throw new StowageError("OBJECT_NOT_FOUND", { bucket: ref.bucket, key: ref.key });
     return version;
   }
 
-  async #open(version: Located, call: Call): Promise<Readable> {
-    const { physicalKey, backendId, contentBytes, contentDigest } = version;
-    if (backendId !== this.#backendId) {
-      const reason = `the object lies at backend ${backendId}, which is not configured`;
-      throw new StowageError("BACKEND_FAILED", {
-        driver: this.#driver.name,
-        operation: "get",
-        key: physicalKey,
-        reason,
-      });
+  /** The content at one location, or why it can't be had there: its bytes are gone or wrong. */
+  async #tryOpen(version: ObjectVersion, at: Located, call: Call): Promise<Readable | StowageError> {
+    try {
+      return await this.#open(version, at, call);
+    } catch (error) {
+      if (isCode(error, "BACKEND_KEY_MISSING", "OBJECT_DIGEST_MISMATCH")) return error;
+      throw error;
     }
-    const body = await this.#driver.get(physicalKey, undefined, call);
-    if (contentBytes <= checkedFirstBytesMax) return Readable.from([await buffer(verified(body, version))]);
-    // What was handed on can't be taken back, but whether it was read wrong or is damaged can be told.
-    return verified(body, version, async (mismatch) => {
-      if ((await this.#readBack(physicalKey, call)) !== contentDigest) return mismatch;
-      const reason = "wrong bytes were read, the right ones when they were read again";
-      const details = { driver: this.#driver.name, operation: "get", key: physicalKey, reason };
-      return new StowageError("BACKEND_FAILED", details, { cause: mismatch, hint: "run the command again" });
-    });
   }
 
-  /** Writes the body and proves what was written: by what the backend says of it, or by reading it back. */
-  async #put(key: PhysicalKey, body: BodySource, call: Call): Promise<{ contentDigest: string; contentBytes: number }> {
-    let digester = new Digester();
-    const counted: BodySource = {
-      ...(body.sizeBytes === undefined ? {} : { sizeBytes: body.sizeBytes }),
-      open: async (under) => {
-        digester = new Digester();
-        return digested(await body.open(under), digester);
-      },
-    };
-    const stored = await this.#driver.put(key, counted, call);
-    const contentBytes = digester.bytes;
-    const contentDigest = digester.digest();
-    const proven = stored.digest ?? (await this.#readBack(key, call));
-    if (proven !== contentDigest || stored.sizeBytes !== contentBytes) {
-      throw new StowageError("BACKEND_FAILED", {
-        driver: this.#driver.name,
-        operation: "put",
-        key,
-        reason: `stored ${proven} (${stored.sizeBytes} bytes) instead of ${contentDigest} (${contentBytes} bytes)`,
+  async #open(version: ObjectVersion, at: Located, call: Call): Promise<Readable> {
+    const backend = await this.backends.of(at.backendId, call);
+    const driver = await backend.driver(call);
+    const open = async (judge: (wrong: WrongBytes) => Promise<Error>) =>
+      verifiedContent(await driver.get(at.physicalKey, undefined, call), at, judge);
+    if (at.contentBytes > checkedFirstBytesMax) {
+      // What was handed on can't be taken back, but whether it was read wrong or is damaged can be told.
+      return await open(async (wrong) => {
+        const again = await this.#inspect(driver, at, call);
+        if (again !== undefined) return await this.#damaged(version, at, again, call);
+        const details = { driver: driver.name, operation: "get", key: at.physicalKey };
+        const reason = "wrong bytes were read, the right ones when they were read again";
+        return new StowageError("BACKEND_FAILED", { ...details, reason }, { cause: wrong, hint: "run it again" });
       });
     }
-    return { contentDigest, contentBytes };
+    try {
+      return Readable.from([await buffer(await open(async (wrong) => wrong))]);
+    } catch (error) {
+      if (!(error instanceof WrongBytes)) throw error;
+      return Readable.from([await buffer(await open((wrong) => this.#damaged(version, at, wrong, call)))]);
+    }
   }
 
-  async #readBack(key: PhysicalKey, call: Call): Promise<string> {
-    const digester = new Digester();
-    for await (const chunk of await this.#driver.get(key, undefined, call)) digester.update(chunk as Buffer);
-    return digester.digest();
+  /** Reads a location through; what is wrong with it, if something is. */
+  async #inspect(driver: ObjectDriver, at: Located, call: Call): Promise<WrongBytes | undefined> {
+    try {
+      const stored = await driver.get(at.physicalKey, undefined, call);
+      for await (const _ of verifiedContent(stored, at, async (wrong) => wrong)) {
+        // only read
+      }
+      return undefined;
+    } catch (error) {
+      if (error instanceof WrongBytes) return error;
+      throw error;
+    }
+  }
+
+  /** Wrong twice is damaged: recorded, so that a scrub repairs it. */
+  async #damaged(version: ObjectVersion, at: Located, wrong: WrongBytes, call: Call): Promise<StowageError> {
+    const { bucket, key } = version.ref;
+    call.log.error({ locationId: at.locationId, bucket, key, actual: wrong.actual }, "object damaged");
+    announce("objects damaged", { locationId: at.locationId });
+    await recordDamage(this.#database, at.locationId, wrong.actual);
+    const details = { bucket, key, expected: at.contentDigest, actual: wrong.actual };
+    return new StowageError("OBJECT_DIGEST_MISMATCH", details, { hint: "run: stowage objectstorage scrub --repair" });
   }
 
   /** Renews the lease while a long put runs; aborts it when the lease is lost. */
@@ -230,6 +219,30 @@ class DriverObjectStore implements ObjectStore, AsyncDisposable {
     const signal = AbortSignal.any([call.signal, lost.signal]);
     return { call: { ...call, signal }, stop: () => clearInterval(timer) };
   }
+}
+
+/** By what the backend says that it stored, or by reading it back. */
+async function prove(
+  driver: ObjectDriver,
+  key: PhysicalKey,
+  stored: { readonly sizeBytes: number; readonly digest?: string },
+  { storedDigest, storedBytes }: Written,
+  call: Call,
+): Promise<void> {
+  const proven = stored.digest ?? (await readBack(driver, key, call));
+  if (proven === storedDigest && stored.sizeBytes === storedBytes) return;
+  throw new StowageError("BACKEND_FAILED", {
+    driver: driver.name,
+    operation: "put",
+    key,
+    reason: `stored ${proven} (${stored.sizeBytes} bytes) instead of ${storedDigest} (${storedBytes} bytes)`,
+  });
+}
+
+async function readBack(driver: ObjectDriver, key: PhysicalKey, call: Call): Promise<string> {
+  const digester = new Digester();
+  for await (const chunk of await driver.get(key, undefined, call)) digester.update(chunk as Buffer);
+  return digester.digest();
 }
 
 function byRef({ ref: one }: StagedObject, { ref: other }: StagedObject): number {

@@ -1,5 +1,6 @@
 import type { Readable } from "node:stream";
 import type { Transaction } from "../db/index.ts";
+import type { StowageError } from "../errors/index.ts";
 import type { Call } from "../runtime/index.ts";
 import type { BodySource } from "./driver.ts";
 
@@ -8,6 +9,12 @@ export interface ObjectRef {
   readonly account: string;
   readonly bucket: string;
   readonly key: string;
+}
+
+/** What is to be stored. */
+export interface ObjectBody extends BodySource {
+  /** It would not become smaller: it is stored as it is, whatever the configuration says. */
+  readonly isCompressed?: boolean;
 }
 
 /** A stored body that nobody sees yet: durable and proven. Publish it in a transaction, or leave it to the reaper. */
@@ -32,21 +39,24 @@ export interface ObjectVersion {
 export interface ReapReport {
   readonly blobsDeleted: number;
   readonly bytesDeleted: number;
+  /** Backends whose bytes could not be deleted, with the first reason of each. */
+  readonly failures: readonly { readonly backend: string; readonly error: StowageError }[];
   /** Whether the pass ended because of its bound, not because nothing was left. */
   readonly isMoreLeft: boolean;
 }
 
 export interface ObjectStore {
   /** Stores the body at a new location: intent recorded first, then the bytes, then the proof. Invisible until published. */
-  stage(ref: ObjectRef, body: BodySource, call: Call): Promise<StagedObject>;
+  stage(ref: ObjectRef, body: ObjectBody, call: Call): Promise<StagedObject>;
   /**
    * Makes staged objects visible in the caller's transaction; what they replace is retired.
    * @throws StowageError `OBJECT_LEASE_LOST` when the reaper has taken one of them: stage again
    */
   publish(tx: Transaction, staged: readonly StagedObject[]): Promise<readonly ObjectVersion[]>;
   /**
-   * The visible version as a stream; both digests are checked while it is read, and a stream never ends without an error if a byte was wrong.
-   * @throws StowageError `OBJECT_NOT_FOUND`, `OBJECT_DIGEST_MISMATCH`
+   * The visible version as a stream; the digests of content and stored bytes are checked while it is read, and a stream never ends without an
+   * error if a byte was wrong. Where the location is damaged or missing, another one of the same content that is still there is read.
+   * @throws StowageError `OBJECT_NOT_FOUND`, `OBJECT_DIGEST_MISMATCH`, `BACKEND_KEY_MISSING`, `BACKEND_UNKNOWN`
    */
   get(ref: ObjectRef, call: Call): Promise<{ readonly version: ObjectVersion; readonly body: Readable }>;
   find(ref: ObjectRef, call: Call): Promise<ObjectVersion | undefined>;

@@ -1,78 +1,140 @@
-import { createHash, type Hash } from "node:crypto";
 import { pipeline, type Readable, Transform, type TransformCallback } from "node:stream";
-import { StowageError } from "../errors/index.ts";
-import type { ObjectVersion } from "./store.ts";
+import { type Codec, decoder } from "./codec.ts";
+import { Digester } from "./digester.ts";
+import { headerLength, prefixBytes, trailerBytes } from "./envelope.ts";
 
-/** Counts and digests the bytes that pass. */
-export class Digester {
-  readonly #hash: Hash = createHash("sha256");
-  #bytes = 0;
+/** What was recorded of an object's bytes when they were written. */
+export interface Recorded {
+  readonly codec: Codec;
+  readonly contentDigest: string;
+  readonly contentBytes: number;
+  readonly storedDigest: string;
+  readonly storedBytes: number;
+}
 
-  update(chunk: Buffer): void {
-    this.#hash.update(chunk);
-    this.#bytes += chunk.length;
-  }
+/** Bytes that are not those that were written; `actual` says what they are instead. */
+export class WrongBytes extends Error {
+  readonly actual: string;
 
-  get bytes(): number {
-    return this.#bytes;
-  }
-
-  /** `sha256:…`; only once. */
-  digest(): string {
-    return `sha256:${this.#hash.digest("hex")}`;
+  constructor(actual: string) {
+    super(`wrong bytes: ${actual}`);
+    this.actual = actual;
   }
 }
 
 /**
- * The bytes of `version` as they pass; the stream fails instead of ending when one of them was wrong or missing.
+ * The content in `stored` as it passes: out of its envelope, decoded, both digests checked. The stream fails instead of ending when one of the bytes
+ * was wrong or missing.
  *
- * @param judge what to fail with, when there is more to say than that a byte was wrong
+ * @param judge what the stream fails with when bytes are wrong
  */
-export function verified(
-  body: Readable,
-  version: ObjectVersion,
-  judge: (mismatch: StowageError) => Promise<Error> = async (mismatch) => mismatch,
+export function verifiedContent(
+  stored: Readable,
+  recorded: Recorded,
+  judge: (wrong: WrongBytes) => Promise<Error>,
 ): Readable {
-  const digester = new Digester();
-  const fail = (actual: string, done: TransformCallback) => {
-    judge(mismatch(version, actual)).then(done, done);
-  };
-  const check = new Transform({
-    transform(chunk: Buffer, _encoding, done) {
-      digester.update(chunk);
-      if (digester.bytes > version.contentBytes) fail(`more than ${version.contentBytes} bytes`, done);
-      else done(null, chunk);
-    },
-    flush(done) {
-      const actual = digester.digest();
-      if (actual === version.contentDigest) done();
-      else fail(actual, done);
-    },
-  });
-  return through(body, check);
+  const unwrap = new Unwrap(recorded);
+  const decode = decoder(recorded.codec);
+  const verify = new Verify(recorded, judge);
+  const stages = decode === undefined ? [stored, unwrap, verify] : [stored, unwrap, decode, verify];
+  // The last stream carries the failure; its destruction goes up.
+  return pipeline(stages, () => {}) as unknown as Transform;
 }
 
-/** The digester sees what passes. */
-export function digested(body: Readable, digester: Digester): Readable {
-  const pass = new Transform({
-    transform(chunk: Buffer, _encoding, done) {
-      digester.update(chunk);
-      done(null, chunk);
-    },
-  });
-  return through(body, pass);
+/** Passes the payload on, digests everything. */
+class Unwrap extends Transform {
+  readonly #recorded: Recorded;
+  readonly #digester = new Digester();
+  #head: Buffer | undefined = Buffer.alloc(0);
+  #payloadStart = 0;
+
+  constructor(recorded: Recorded) {
+    super();
+    this.#recorded = recorded;
+  }
+
+  override _transform(chunk: Buffer, _encoding: BufferEncoding, done: TransformCallback): void {
+    const start = this.#digester.bytes;
+    this.#digester.update(chunk);
+    if (this.#digester.bytes > this.#recorded.storedBytes) {
+      done(new WrongBytes(`more than ${this.#recorded.storedBytes} stored bytes`));
+      return;
+    }
+    if (this.#head === undefined) {
+      this.#pass(chunk, start);
+      done();
+      return;
+    }
+    const head = this.#head.length === 0 ? chunk : Buffer.concat([this.#head, chunk]);
+    const length = head.length < prefixBytes ? 0 : headerLength(head);
+    if (length === undefined) {
+      done(new WrongBytes("no header"));
+      return;
+    }
+    if (head.length < prefixBytes + length || head.length < prefixBytes) {
+      this.#head = head;
+      done();
+      return;
+    }
+    this.#head = undefined;
+    this.#payloadStart = prefixBytes + length;
+    this.#pass(head, 0);
+    done();
+  }
+
+  override _flush(done: TransformCallback): void {
+    const { storedBytes, storedDigest } = this.#recorded;
+    if (this.#digester.bytes < storedBytes) {
+      done(new WrongBytes(`${this.#digester.bytes} of ${storedBytes} stored bytes`));
+      return;
+    }
+    const actual = this.#digester.digest();
+    done(actual === storedDigest ? null : new WrongBytes(`${actual} stored`));
+  }
+
+  /** The part of `bytes`, which begin at `start`, that is payload. */
+  #pass(bytes: Buffer, start: number): void {
+    const end = this.#recorded.storedBytes - trailerBytes - start;
+    const payload = bytes.subarray(Math.max(0, this.#payloadStart - start), Math.max(0, end));
+    if (payload.length > 0) this.push(payload);
+  }
 }
 
-/** `body` through `transform`: failures and a premature end go down the stream, its destruction goes up. */
-function through(body: Readable, transform: Transform): Readable {
-  // The result carries the failure.
-  return pipeline(body, transform, () => {});
+class Verify extends Transform {
+  readonly #recorded: Recorded;
+  readonly #judge: (wrong: WrongBytes) => Promise<Error>;
+  readonly #digester = new Digester();
+
+  constructor(recorded: Recorded, judge: (wrong: WrongBytes) => Promise<Error>) {
+    super();
+    this.#recorded = recorded;
+    this.#judge = judge;
+  }
+
+  override _transform(chunk: Buffer, _encoding: BufferEncoding, done: TransformCallback): void {
+    this.#digester.update(chunk);
+    const { contentBytes } = this.#recorded;
+    if (this.#digester.bytes > contentBytes) done(new WrongBytes(`more than ${contentBytes} bytes`));
+    else done(null, chunk);
+  }
+
+  override _flush(done: TransformCallback): void {
+    const actual = this.#digester.digest();
+    done(actual === this.#recorded.contentDigest ? null : new WrongBytes(actual));
+  }
+
+  override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
+    const wrong = wrongBytesIn(error);
+    if (wrong === undefined) done(error);
+    else this.#judge(wrong).then(done, done);
+  }
 }
 
-function mismatch({ ref, contentDigest }: ObjectVersion, actual: string): StowageError {
-  return new StowageError(
-    "OBJECT_DIGEST_MISMATCH",
-    { bucket: ref.bucket, key: ref.key, expected: contentDigest, actual },
-    { hint: "the storage has damaged it: delete the image and analyse it again" },
-  );
+/** A decoder that fails has met wrong bytes. */
+function wrongBytesIn(error: (Error & { readonly code?: unknown }) | null): WrongBytes | undefined {
+  if (error instanceof WrongBytes) return error;
+  if (typeof error?.code === "string" && /^(Z_|ZSTD_|ERR_ZLIB)/.test(error.code)) {
+    return new WrongBytes(`not decodable (${error.code})`);
+  }
+  return undefined;
 }

@@ -388,22 +388,26 @@ async function readCatalogue(database: Database): Promise<readonly string[]> {
 
 /** What `src/db/tables.ts` says, in the catalogue's words. */
 const columns: Readonly<Record<keyof Tables, string>> = {
-  backends: "id integer, driver text, settings jsonb, created_at time",
+  backends:
+    "id integer, driver text, settings jsonb, mark uuid, generation integer, token uuid?, next_token uuid?, created_at time",
   image_layers:
     "account text, digest text, position integer, blob_digest text, blob_bytes bigint, media_type text, diff_id text, layer_key text?",
   image_tags: "account text, full_tag text, registry text, repository text, tag text, digest text, detected_at time",
   images:
-    "account text, digest text, parent_digest text, image_id text, media_type text, os text, architecture text, variant text?, distro text?, distro_version text?, layer_count integer, file_count bigint, file_bytes bigint, blob_bytes bigint, package_count integer, package_counts jsonb, fingerprint text, analyzed_at time, created_at time",
-  installations: "id uuid, created_at time",
+    "account text, digest text, parent_digest text, image_id text, media_type text, os text, architecture text, variant text?, distro text?, distro_version text?, layer_count integer, file_count bigint, file_bytes bigint, blob_bytes bigint, package_count integer, package_counts jsonb, fingerprint text, damage text?, analyzed_at time, created_at time",
+  installations: "id uuid, database_identity text?, created_at time",
   layer_access: "account text, blob_digest text, shown_at time",
   layer_documents: "layer_key text, diff_id text, fingerprint text, last_used_at time, created_at time",
   layer_leases: "layer_key text, holder text, lease_until time",
   locations:
-    "id bigint, backend_id integer, physical_key text, account text, bucket text, object_key text, state text, state_since time, writer text?, lease_until time?, codec text, content_digest text?, content_bytes bigint?, stored_digest text?, stored_bytes bigint?, created_at time",
+    "id bigint, backend_id integer, physical_key text, account text, bucket text, object_key text, state text, state_since time, writer text?, lease_until time?, codec text?, content_digest text?, content_bytes bigint?, stored_digest text?, stored_bytes bigint?, proven_at time?, damage text?, checked_at time?, created_at time",
   object_blobs: "physical_key text, bytes bigint, created_at time",
   object_chunks: "physical_key text, position integer, bytes bytea",
   objects: "account text, bucket text, key text, location_id bigint, version bigint, created_at time, updated_at time",
   schema_migrations: "name text, is_breaking boolean, applied_at time",
+  scrub_findings: "scrub_id bigint, backend_id integer, physical_key text, kind text, detail text, bytes bigint?",
+  scrubs:
+    "id bigint, started_at time, ended_at time?, share double precision, seed integer, backend_id integer?, after_key text, objects bigint, bytes bigint",
   verified_pairs: "blob_digest text, diff_id text, blob_bytes bigint, layer_bytes bigint, verified_at time",
 };
 

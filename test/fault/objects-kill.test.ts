@@ -8,6 +8,7 @@ import { DatabaseDriver } from "../../src/objects/drivers/db/index.ts";
 import { openObjectStore } from "../../src/objects/index.ts";
 import { createCall } from "../../src/runtime/index.ts";
 import { startTestDatabase, type TestDatabase } from "../embedded-database.ts";
+import { sectionsOf } from "../objects/sections.ts";
 import { bodyOfVersion, ref, visibleAfter } from "./objects-history.ts";
 
 const call = createCall();
@@ -55,7 +56,12 @@ describe("a store whose process is killed", () => {
 async function expectOrder(lines: readonly string[]): Promise<void> {
   const { database } = opened;
   const driver = new DatabaseDriver(database);
-  const store = await openObjectStore({ database, driver, retireGraceSeconds: 0, lateSeconds: 0 });
+  const store = await openObjectStore({
+    database,
+    sections: sectionsOf(driver),
+    retireGraceSeconds: 0,
+    lateSeconds: 0,
+  });
   const done = lines.filter((line) => line.startsWith("done ")).length;
   // What was acknowledged last, or what the operation under way would have made of it.
   const before = visibleAfter[done - 1]?.[1] ?? 0;

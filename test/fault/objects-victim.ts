@@ -12,6 +12,7 @@ import { openDatabase } from "../../src/db/index.ts";
 import { DatabaseDriver } from "../../src/objects/drivers/db/index.ts";
 import { type ObjectRef, openObjectStore } from "../../src/objects/index.ts";
 import { announce, createCall, onStep } from "../../src/runtime/index.ts";
+import { sectionsOf } from "../objects/sections.ts";
 import { bodyPiece, piecesOf, ref } from "./objects-history.ts";
 
 const [dataDirectory = "", killAt = ""] = process.argv.slice(2);
@@ -21,7 +22,7 @@ const say = (line: string) => writeSync(1, `${line}\n`);
 
 const database = await openDatabase({ kind: "embedded", dataDirectory }, {}, call);
 const driver = new DatabaseDriver(database);
-const store = await openObjectStore({ database, driver, retireGraceSeconds: 0, lateSeconds: 0 });
+const store = await openObjectStore({ database, sections: sectionsOf(driver), retireGraceSeconds: 0, lateSeconds: 0 });
 
 let steps = 0;
 onStep(({ name }) => {

@@ -7,6 +7,7 @@ import { isCode } from "../../src/errors/index.ts";
 import { DatabaseDriver } from "../../src/objects/drivers/db/index.ts";
 import { openObjectStore } from "../../src/objects/index.ts";
 import { createCall, silentProgress } from "../../src/runtime/index.ts";
+import { sectionsOf } from "../objects/sections.ts";
 
 const call = createCall();
 const packageTypes = ["apk", "dpkg", "rpm", "npm", "python"] as const;
@@ -165,7 +166,12 @@ async function reapEverything(database: Database): Promise<void> {
     database.sql,
   );
   const driver = new DatabaseDriver(database);
-  const store = await openObjectStore({ database, driver, retireGraceSeconds: 0, lateSeconds: 0 });
+  const store = await openObjectStore({
+    database,
+    sections: sectionsOf(driver),
+    retireGraceSeconds: 0,
+    lateSeconds: 0,
+  });
   while ((await store.reap(10, call)).isMoreLeft) {
     // until nothing is left
   }

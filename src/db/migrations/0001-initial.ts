@@ -9,6 +9,7 @@ export const initial: Migration = {
     await sql`
       create table installations (
         id uuid primary key,
+        database_identity text,
         created_at timestamptz not null default now()
       )`.execute(db);
     await sql`create unique index installations_is_single on installations ((true))`.execute(db);
@@ -19,6 +20,10 @@ export const initial: Migration = {
         id integer primary key generated always as identity,
         driver text not null,
         settings jsonb not null,
+        mark uuid not null default gen_random_uuid(),
+        generation integer not null default 0 check (generation >= 0),
+        token uuid,
+        next_token uuid,
         created_at timestamptz not null default now(),
         unique (driver, settings)
       )`.execute(db);
@@ -35,21 +40,26 @@ export const initial: Migration = {
         state_since timestamptz not null default now(),
         writer text,
         lease_until timestamptz,
-        codec text not null,
+        codec text,
         content_digest text,
         content_bytes bigint check (content_bytes >= 0),
         stored_digest text,
         stored_bytes bigint check (stored_bytes >= 0),
+        proven_at timestamptz,
+        damage text,
+        checked_at timestamptz,
         created_at timestamptz not null default now(),
         unique (backend_id, physical_key),
         check (state <> 'pending' or (writer is not null and lease_until is not null)),
         check (state not in ('live', 'retired', 'kept') or
-               (content_digest is not null and content_bytes is not null and stored_digest is not null and stored_bytes is not null))
+               (codec is not null and content_digest is not null and content_bytes is not null and
+                stored_digest is not null and stored_bytes is not null))
       )`.execute(db);
     // The reaper asks for what is not live: by age of its state, and pending ones by the end of their lease.
     await sql`create index locations_by_state on locations (state, state_since)`.execute(db);
     await sql`create index locations_by_lease on locations (lease_until) where state = 'pending'`.execute(db);
     await sql`create index locations_by_object on locations (account, bucket, object_key)`.execute(db);
+    await sql`create index locations_damaged on locations (id) where damage is not null`.execute(db);
 
     await sql`
       create table objects (
@@ -82,6 +92,30 @@ export const initial: Migration = {
       ) with (autovacuum_vacuum_scale_factor = 0.02)`.execute(db);
 
     await sql`
+      create table scrubs (
+        id bigint primary key generated always as identity,
+        started_at timestamptz not null default now(),
+        ended_at timestamptz,
+        share double precision not null check (share > 0 and share <= 1),
+        seed integer not null,
+        backend_id integer,
+        after_key text collate "C" not null default '',
+        objects bigint not null default 0,
+        bytes bigint not null default 0
+      )`.execute(db);
+    await sql`create unique index scrubs_one_unfinished on scrubs ((true)) where ended_at is null`.execute(db);
+    await sql`
+      create table scrub_findings (
+        scrub_id bigint not null references scrubs (id) on delete cascade,
+        backend_id integer not null,
+        physical_key text collate "C" not null,
+        kind text not null check (kind in ('missing', 'truncated', 'damaged', 'unreadable', 'extra')),
+        detail text not null,
+        bytes bigint,
+        primary key (scrub_id, backend_id, physical_key)
+      )`.execute(db);
+
+    await sql`
       create table images (
         account text not null,
         digest text not null,
@@ -100,6 +134,7 @@ export const initial: Migration = {
         package_count integer not null check (package_count >= 0),
         package_counts jsonb not null,
         fingerprint text not null,
+        damage text,
         analyzed_at timestamptz not null default now(),
         created_at timestamptz not null default now(),
         primary key (account, digest)

@@ -1,0 +1,255 @@
+import type { Database } from "../db/index.ts";
+import { StowageError } from "../errors/index.ts";
+import type { Call } from "../runtime/index.ts";
+import { type Compression, noCompression } from "./codec.ts";
+import type { DriverDefinition, ObjectDriver } from "./driver.ts";
+import { checkMarker, claimMarker, type Place } from "./marker.ts";
+import {
+  type BackendRow,
+  type Installation,
+  mergeBackends,
+  readBackend,
+  readBackends,
+  readInstallation,
+  recordIdentity,
+  registerBackend,
+} from "./rows/backends.ts";
+
+/** A storage section of the configuration. */
+export interface BackendSection {
+  readonly definition: DriverDefinition;
+  /** As the definition's schema gives it. */
+  readonly config: unknown;
+  readonly compression?: Compression;
+}
+
+/** The sections that name backends. What lies in the database itself needs none. */
+export interface BackendSections {
+  /** Where new objects go. */
+  readonly workingSet: BackendSection;
+  /** Where archived ones go; the working set's own where there is none. */
+  readonly archive?: BackendSection;
+  /** Where objects of earlier configurations lie. */
+  readonly others?: readonly BackendSection[];
+}
+
+/** How long a marker that was seen is believed. */
+const markerBelievedMs = 60_000;
+
+/** A registered place of stored bytes that the configuration knows how to reach. */
+export class Backend {
+  readonly #database: Database;
+  readonly #installation: Installation;
+  readonly #section: BackendSection;
+  readonly #guard: (driver: ObjectDriver) => ObjectDriver;
+  #row: BackendRow;
+  #driver: Promise<ObjectDriver> | undefined;
+  #seenAtMs = Number.NEGATIVE_INFINITY;
+
+  constructor(
+    database: Database,
+    installation: Installation,
+    section: BackendSection,
+    row: BackendRow,
+    guard: (driver: ObjectDriver) => ObjectDriver,
+  ) {
+    this.#database = database;
+    this.#installation = installation;
+    this.#section = section;
+    this.#row = row;
+    this.#guard = guard;
+  }
+
+  get id(): number {
+    return this.#row.id;
+  }
+
+  get name(): string {
+    return this.#row.driver;
+  }
+
+  /** For people: `s3 bucket=a url=https://…`. */
+  get description(): string {
+    return describeBackend(this.#row);
+  }
+
+  /** Connects on first use. A failure is not remembered. */
+  async driver(call: Call): Promise<ObjectDriver> {
+    if (this.#driver === undefined) {
+      const { definition, config } = this.#section;
+      const opening = definition.open(config, { database: this.#database }, call).then(this.#guard);
+      this.#driver = opening;
+      opening.catch(() => {
+        this.#driver = undefined;
+      });
+    }
+    return await this.#driver;
+  }
+
+  /**
+   * The driver, for putting: the place is this installation's. The backend's id may be another afterwards, when the place turns out to be known
+   * under another address.
+   * @throws StowageError `BACKEND_FOREIGN`
+   */
+  async forWriting(call: Call): Promise<ObjectDriver> {
+    if (performance.now() - this.#seenAtMs >= markerBelievedMs) await this.identify(call);
+    return await this.driver(call);
+  }
+
+  /**
+   * The driver, for deleting: as for putting, and this database is not a copy of the one that last wrote there. A copy's rows say of bytes that
+   * they may go which the original has made visible since.
+   * @throws StowageError `BACKEND_FOREIGN`
+   */
+  async forDeleting(call: Call): Promise<ObjectDriver> {
+    const driver = await this.forWriting(call);
+    const { identity, recordedIdentity, id } = this.#installation;
+    if (!(await driver.capabilities(call)).isShared || recordedIdentity === identity) return driver;
+    throw new StowageError(
+      "BACKEND_FOREIGN",
+      { driver: driver.name, place: this.description, found: "a database that was moved or restored", expected: id },
+      {
+        hint: "nothing is removed there; if no other copy of this database is in use, run: stowage objectstorage claim",
+      },
+    );
+  }
+
+  /** Looks at the marker of a shared place, or makes it; takes the row of the same place under another address if there is one. */
+  async identify(call: Call): Promise<void> {
+    const driver = await this.driver(call);
+    if (!(await driver.capabilities(call)).isShared) return;
+    const place = await this.#place(call);
+    const mark = await checkMarker(place, call);
+    if (mark !== place.row.mark) {
+      const known = (await readBackends(this.#database)).find((each) => each.mark === mark);
+      if (known === undefined) throw new TypeError(`a marker of this installation names an unknown backend: ${mark}`);
+      await mergeBackends(this.#database, known.id, place.row);
+      this.#row = { ...known, driver: place.row.driver, settings: place.row.settings };
+    }
+    this.#seenAtMs = performance.now();
+  }
+
+  /** @throws StowageError `BACKEND_FOREIGN` when it is another installation's */
+  async claim(call: Call): Promise<boolean> {
+    const driver = await this.driver(call);
+    if (!(await driver.capabilities(call)).isShared) return false;
+    await claimMarker(await this.#place(call), call);
+    return true;
+  }
+
+  async #place(call: Call): Promise<Place> {
+    const driver = await this.driver(call);
+    this.#row = (await readBackend(this.#database, this.#row.id)) ?? this.#row;
+    const { id } = this.#installation;
+    return { database: this.#database, installation: id, row: this.#row, driver, description: this.description };
+  }
+
+  async close(): Promise<void> {
+    const driver = await this.#driver?.catch(() => undefined);
+    await driver?.[Symbol.asyncDispose]();
+  }
+}
+
+/** All backends that the configuration names; others may be registered and hold objects. */
+export class Backends implements AsyncDisposable {
+  readonly #database: Database;
+  readonly #all: readonly Backend[];
+  readonly installation: Installation;
+  readonly workingSet: Backend;
+  readonly archive: Backend;
+  readonly #compressions: ReadonlyMap<Backend, Compression>;
+
+  private constructor(
+    database: Database,
+    installation: Installation,
+    all: readonly Backend[],
+    [workingSet, archive]: readonly [Backend, Backend],
+    compressions: ReadonlyMap<Backend, Compression>,
+  ) {
+    this.#database = database;
+    this.installation = installation;
+    this.#all = all;
+    this.workingSet = workingSet;
+    this.archive = archive;
+    this.#compressions = compressions;
+  }
+
+  /** Registers what the sections name; connects to none of it. */
+  static async open(
+    database: Database,
+    sections: BackendSections,
+    guard: (driver: ObjectDriver) => ObjectDriver,
+  ): Promise<Backends> {
+    let installation = await readInstallation(database);
+    if (installation.recordedIdentity === undefined) {
+      await recordIdentity(database, installation.identity, undefined);
+      installation = await readInstallation(database);
+    }
+    const all: Backend[] = [];
+    const compressions = new Map<Backend, Compression>();
+    const add = async (section: BackendSection) => {
+      const { name, settingsOf } = section.definition;
+      const row = await registerBackend(database, name, settingsOf(section.config));
+      let backend = all.find(({ id }) => id === row.id);
+      if (backend === undefined) {
+        backend = new Backend(database, installation, section, row, guard);
+        all.push(backend);
+        compressions.set(backend, section.compression ?? noCompression);
+      }
+      return backend;
+    };
+    const workingSet = await add(sections.workingSet);
+    const archive = sections.archive === undefined ? workingSet : await add(sections.archive);
+    for (const section of sections.others ?? []) await add(section);
+    return new Backends(database, installation, all, [workingSet, archive], compressions);
+  }
+
+  get all(): readonly Backend[] {
+    return this.#all;
+  }
+
+  /** Where new objects of a bucket go. */
+  for(bucket: string): Backend {
+    return bucket === "analysis_archive" ? this.archive : this.workingSet;
+  }
+
+  compressionOf(backend: Backend): Compression {
+    return this.#compressions.get(backend) ?? noCompression;
+  }
+
+  /** @throws StowageError `BACKEND_UNKNOWN` when the configuration names no such place */
+  async of(backendId: number, call: Call): Promise<Backend> {
+    const known = this.#all.find(({ id }) => id === backendId);
+    if (known !== undefined) return known;
+    // The same place may be configured under another address by now: its marker says so.
+    for (const backend of this.#all) {
+      await backend.identify(call);
+      if (backend.id === backendId) return backend;
+    }
+    const row = await readBackend(this.#database, backendId);
+    throw new StowageError(
+      "BACKEND_UNKNOWN",
+      { driver: row?.driver ?? "unknown", place: row === undefined ? String(backendId) : describeBackend(row) },
+      { hint: "name it in services.catalog.other_object_stores" },
+    );
+  }
+
+  /** This database takes over from all its copies: their markers are replaced. Returns the backends that have markers. */
+  async claim(call: Call): Promise<readonly Backend[]> {
+    const claimed: Backend[] = [];
+    for (const backend of this.#all) if (await backend.claim(call)) claimed.push(backend);
+    const { identity, recordedIdentity } = this.installation;
+    await recordIdentity(this.#database, identity, recordedIdentity);
+    return claimed;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.#all.map((backend) => backend.close()));
+  }
+}
+
+/** For people: `s3 bucket=a prefix=b`. */
+export function describeBackend({ driver, settings }: Pick<BackendRow, "driver" | "settings">): string {
+  const parts = Object.entries(settings).map(([key, value]) => `${key}=${String(value)}`);
+  return [driver, ...parts].join(" ");
+}

@@ -1,0 +1,21 @@
+import { createHash, type Hash } from "node:crypto";
+
+/** Counts and digests the bytes that pass. */
+export class Digester {
+  readonly #hash: Hash = createHash("sha256");
+  #bytes = 0;
+
+  update(chunk: Buffer): void {
+    this.#hash.update(chunk);
+    this.#bytes += chunk.length;
+  }
+
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /** `sha256:…`; only once. */
+  digest(): string {
+    return `sha256:${this.#hash.digest("hex")}`;
+  }
+}

@@ -1,0 +1,91 @@
+import type { Database } from "../db/index.ts";
+import { type StowageError, toStowageError } from "../errors/index.ts";
+import { announce, type Call, throwIfAborted } from "../runtime/index.ts";
+import type { Backend } from "./backends.ts";
+import type { ObjectDriver } from "./driver.ts";
+import { condemn, condemned, type LocationRow, markDeletedOnce, postpone, removeLocation } from "./rows/reaper.ts";
+import type { ReapReport } from "./store.ts";
+
+export interface ReapOptions {
+  readonly graceSeconds: number;
+  readonly lateSeconds: number;
+}
+
+/** Deletions at one backend at once. */
+const concurrency = 8;
+
+/** A pass of at most `limit` locations over the backends: the only thing that deletes bytes. One backend's failure does not keep the others. */
+export async function reap(
+  database: Database,
+  backends: readonly Backend[],
+  options: ReapOptions,
+  limit: number,
+  call: Call,
+): Promise<ReapReport> {
+  let blobsDeleted = 0;
+  let bytesDeleted = 0;
+  let isMoreLeft = false;
+  const failures: { backend: string; error: StowageError }[] = [];
+  for (const backend of backends) {
+    const failed = (error: unknown) => {
+      throwIfAborted(call);
+      if (!failures.some((failure) => failure.backend === backend.description)) {
+        failures.push({ backend: backend.description, error: toStowageError(error) });
+      }
+    };
+    const decided = await condemn(database, backend.id, options.graceSeconds, limit);
+    if (decided > 0) announce("objects deleting", { count: decided });
+    // What a shared backend is told twice may arrive twice; a database's statements do not.
+    const repeats = backend.name !== "db";
+    const locations = await condemned(database, backend.id, { lateSeconds: options.lateSeconds, repeats }, limit);
+    isMoreLeft ||= decided === limit || locations.length === limit;
+    if (locations.length === 0) continue;
+    try {
+      const driver = await backend.forDeleting(call);
+      await eachAtOnce(locations, async (location) => {
+        throwIfAborted(call);
+        if (await remove(database, driver, location, failed, call)) {
+          blobsDeleted++;
+          bytesDeleted += location.storedBytes;
+        }
+      });
+    } catch (error) {
+      failed(error);
+    }
+  }
+  return { blobsDeleted, bytesDeleted, isMoreLeft, failures };
+}
+
+/** Deletes one; true when its bytes are gone for good. */
+async function remove(
+  database: Database,
+  driver: ObjectDriver,
+  { id, physicalKey, isUnsettled, isUnfinished }: LocationRow,
+  failed: (error: unknown) => void,
+  call: Call,
+): Promise<boolean> {
+  try {
+    if (isUnfinished) await driver.purge(physicalKey, call);
+    else await driver.delete(physicalKey, call);
+  } catch (error) {
+    // One that can't be deleted must not keep the others, in this pass or the next.
+    await postpone(database, id);
+    failed(error);
+    return false;
+  }
+  announce("objects deleted", { locationId: id });
+  if (isUnsettled) await markDeletedOnce(database, id);
+  else await removeLocation(database, id);
+  announce("objects forgotten", { locationId: id });
+  return true;
+}
+
+async function eachAtOnce<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
+  const waiting = items.values();
+  const workers = Array.from({ length: Math.min(concurrency, items.length) }, async () => {
+    for (const item of waiting) await work(item);
+  });
+  // All end before the first failure is told, so that nothing is at work behind the caller's back.
+  const results = await Promise.allSettled(workers);
+  for (const result of results) if (result.status === "rejected") throw result.reason;
+}

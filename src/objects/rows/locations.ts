@@ -1,0 +1,248 @@
+import { sql } from "kysely";
+import type { Database, Transaction } from "../../db/index.ts";
+import { parseCodec } from "../codec.ts";
+import type { PhysicalKey } from "../driver.ts";
+import type { ObjectRef, ObjectVersion } from "../store.ts";
+import type { Recorded } from "../verified-body.ts";
+import type { Written } from "../written-body.ts";
+
+export async function insertPending(
+  database: Database,
+  location: {
+    readonly backendId: number;
+    readonly physicalKey: PhysicalKey;
+    readonly ref: ObjectRef;
+    readonly writer: string;
+  },
+  leaseSeconds: number,
+): Promise<number> {
+  const { backendId, physicalKey, ref, writer } = location;
+  const { id } = await database.sql
+    .insertInto("locations")
+    .values({
+      backend_id: backendId,
+      physical_key: physicalKey,
+      account: ref.account,
+      bucket: ref.bucket,
+      object_key: ref.key,
+      state: "pending",
+      state_since: sql<string>`now()`,
+      writer,
+      lease_until: inSeconds(leaseSeconds),
+    })
+    .returning("id")
+    .executeTakeFirstOrThrow();
+  return id;
+}
+
+/** Renews the lease; false when the location is no longer pending. */
+export async function renewLease(database: Database, id: number, leaseSeconds: number): Promise<boolean> {
+  const result = await database.sql
+    .updateTable("locations")
+    .set({ lease_until: inSeconds(leaseSeconds) })
+    .where("id", "=", id)
+    .where("state", "=", "pending")
+    .executeTakeFirst();
+  return result.numUpdatedRows > 0n;
+}
+
+/** Records what was proven to lie there; false when the location is no longer pending. */
+export async function recordProof(
+  database: Database,
+  id: number,
+  proof: Written,
+  leaseSeconds: number,
+): Promise<boolean> {
+  const result = await database.sql
+    .updateTable("locations")
+    .set({
+      content_digest: proof.contentDigest,
+      content_bytes: proof.contentBytes,
+      stored_digest: proof.storedDigest,
+      stored_bytes: proof.storedBytes,
+      codec: proof.codec,
+      proven_at: sql<string>`now()`,
+      lease_until: inSeconds(leaseSeconds),
+    })
+    .where("id", "=", id)
+    .where("state", "=", "pending")
+    .executeTakeFirst();
+  return result.numUpdatedRows > 0n;
+}
+
+/** `pending` → `live`, if the lease still holds and the bytes are proven; false otherwise. */
+export async function makeLive(tx: Transaction, id: number): Promise<boolean> {
+  const result = await tx.sql
+    .updateTable("locations")
+    .set({ state: "live", state_since: sql<string>`now()`, lease_until: null })
+    .where("id", "=", id)
+    .where("state", "=", "pending")
+    .where("stored_digest", "is not", null)
+    .where("lease_until", ">", sql<Date>`now()`)
+    .executeTakeFirst();
+  return result.numUpdatedRows > 0n;
+}
+
+/** Points the object at a location and retires the one it pointed at. Returns the new version. */
+export async function movePointer(
+  tx: Transaction,
+  { account, bucket, key }: ObjectRef,
+  locationId: number,
+): Promise<number> {
+  for (;;) {
+    const present = await tx.sql
+      .selectFrom("objects")
+      .select(["location_id", "version"])
+      .where("account", "=", account)
+      .where("bucket", "=", bucket)
+      .where("key", "=", key)
+      .forUpdate()
+      .executeTakeFirst();
+    if (present) {
+      const version = present.version + 1;
+      await tx.sql
+        .updateTable("objects")
+        .set({ location_id: locationId, version, updated_at: sql<string>`now()` })
+        .where("account", "=", account)
+        .where("bucket", "=", bucket)
+        .where("key", "=", key)
+        .execute();
+      await retireLocation(tx, present.location_id);
+      return version;
+    }
+    const inserted = await tx.sql
+      .insertInto("objects")
+      .values({ account, bucket, key, location_id: locationId, version: 1, updated_at: sql<string>`now()` })
+      .onConflict((conflict) => conflict.columns(["account", "bucket", "key"]).doNothing())
+      .returning("version")
+      .executeTakeFirst();
+    // Another transaction has created it meanwhile: look again.
+    if (inserted) return inserted.version;
+  }
+}
+
+/** Removes the pointer and retires its location; false when there is none. */
+export async function removePointer(tx: Transaction, { account, bucket, key }: ObjectRef): Promise<boolean> {
+  const removed = await tx.sql
+    .deleteFrom("objects")
+    .where("account", "=", account)
+    .where("bucket", "=", bucket)
+    .where("key", "=", key)
+    .returning("location_id")
+    .executeTakeFirst();
+  if (!removed) return false;
+  await retireLocation(tx, removed.location_id);
+  return true;
+}
+
+async function retireLocation(tx: Transaction, id: number): Promise<void> {
+  const result = await tx.sql
+    .updateTable("locations")
+    // Not the transaction's time: the grace period of readers would be shorter by all that the transaction did before.
+    .set({ state: "retired", state_since: sql<string>`clock_timestamp()` })
+    .where("id", "=", id)
+    .where("state", "=", "live")
+    .executeTakeFirst();
+  if (result.numUpdatedRows !== 1n) throw new TypeError(`location ${id} had a pointer and was not live`);
+}
+
+const locatedColumns = [
+  "locations.id",
+  "backend_id",
+  "physical_key",
+  "codec",
+  "content_digest",
+  "content_bytes",
+  "stored_digest",
+  "stored_bytes",
+  "damage",
+] as const;
+
+interface LocatedRow {
+  readonly id: number;
+  readonly backend_id: number;
+  readonly physical_key: string;
+  readonly codec: string | null;
+  readonly content_digest: string | null;
+  readonly content_bytes: number | null;
+  readonly stored_digest: string | null;
+  readonly stored_bytes: number | null;
+  readonly damage: string | null;
+}
+
+/** A place where bytes lie, with what was recorded of them. */
+export interface Located extends Recorded {
+  readonly locationId: number;
+  readonly backendId: number;
+  readonly physicalKey: PhysicalKey;
+  /** What was found wrong with it. */
+  readonly damage: string | undefined;
+}
+
+export function locatedOf(row: LocatedRow): Located {
+  const { codec, content_digest, content_bytes, stored_digest, stored_bytes } = row;
+  if (
+    codec === null ||
+    content_digest === null ||
+    content_bytes === null ||
+    stored_digest === null ||
+    stored_bytes === null
+  ) {
+    throw new TypeError(`location ${row.id} has no digests`);
+  }
+  return {
+    locationId: row.id,
+    backendId: row.backend_id,
+    physicalKey: row.physical_key as PhysicalKey,
+    codec: parseCodec(codec),
+    contentDigest: content_digest,
+    contentBytes: content_bytes,
+    storedDigest: stored_digest,
+    storedBytes: stored_bytes,
+    damage: row.damage ?? undefined,
+  };
+}
+
+/** The visible version of an object and where it lies. */
+export async function findVersion(
+  queries: Database["sql"] | Transaction["sql"],
+  ref: ObjectRef,
+): Promise<(ObjectVersion & Located) | undefined> {
+  const row = await queries
+    .selectFrom("objects")
+    .innerJoin("locations", "locations.id", "objects.location_id")
+    .where("objects.account", "=", ref.account)
+    .where("objects.bucket", "=", ref.bucket)
+    .where("objects.key", "=", ref.key)
+    .select(["objects.version", ...locatedColumns])
+    .executeTakeFirst();
+  return row && { ref, version: row.version, ...locatedOf(row) };
+}
+
+/** Other places where the same content of the object still lies. */
+export async function findCopies(database: Database, version: ObjectVersion): Promise<readonly Located[]> {
+  const { ref } = version;
+  const rows = await database.sql
+    .selectFrom("locations")
+    .where("account", "=", ref.account)
+    .where("bucket", "=", ref.bucket)
+    .where("object_key", "=", ref.key)
+    .where("state", "in", ["live", "retired", "kept"])
+    .where("content_digest", "=", version.contentDigest)
+    .where("locations.id", "<>", version.locationId)
+    .where("damage", "is", null)
+    .select(locatedColumns)
+    .orderBy("locations.id", "desc")
+    .limit(10)
+    .execute();
+  return rows.map(locatedOf);
+}
+
+/** What was wrong with the bytes at a location when they were read twice. */
+export async function recordDamage(database: Database, id: number, damage: string | null): Promise<void> {
+  await database.sql.updateTable("locations").set({ damage }).where("id", "=", id).execute();
+}
+
+function inSeconds(seconds: number) {
+  return sql<string>`now() + make_interval(secs => ${seconds})`;
+}

@@ -1,0 +1,154 @@
+import { sql } from "kysely";
+import type { Database } from "../../db/index.ts";
+import type { PhysicalKey } from "../driver.ts";
+
+/** A location as far as reading and deleting need it. */
+export interface LocationRow {
+  readonly id: number;
+  readonly physicalKey: PhysicalKey;
+  readonly storedBytes: number;
+  /** A put of it that ended may still be told again by the network, or a writer that was believed dead is at work: it is deleted once more later. */
+  readonly isUnsettled: boolean;
+  /** Nothing says that its bytes ever came to be a whole. */
+  readonly isUnfinished: boolean;
+}
+
+/** Decides which locations go: pending ones whose writer's lease has ended, retired ones whose grace period is over. Returns how many. */
+export async function condemn(
+  database: Database,
+  backendId: number,
+  graceSeconds: number,
+  limit: number,
+): Promise<number> {
+  const result = await database.sql
+    // A table of its own: the planner may run a subquery more than once, each time with other rows and a limit of its own.
+    .with(
+      (table) => table("candidates").materialized(),
+      (query) =>
+        query
+          .selectFrom("locations")
+          .where("backend_id", "=", backendId)
+          // Checked again on the locked row: its writer may have renewed the lease, or published, meanwhile.
+          .where(({ eb, or, and }) =>
+            or([
+              and([eb("state", "=", "pending"), eb("lease_until", "<", sql<Date>`now()`)]),
+              and([eb("state", "=", "retired"), eb("state_since", "<=", ago(graceSeconds))]),
+            ]),
+          )
+          .select("id")
+          .orderBy("id")
+          .limit(limit)
+          .forUpdate()
+          .skipLocked(),
+    )
+    .updateTable("locations")
+    .set({ state: "deleting", state_since: sql<string>`now()` })
+    .where("id", "in", (query) => query.selectFrom("candidates").select("candidates.id"))
+    .executeTakeFirst();
+  return Number(result.numUpdatedRows);
+}
+
+/**
+ * Locations whose bytes are to go: at once, and those where something may still arrive again when that is too late to happen.
+ *
+ * @param lateSeconds the longest life of a request to the backend
+ * @param repeats whether a put that was proven can take effect again, because a request was sent twice
+ */
+export async function condemned(
+  database: Database,
+  backendId: number,
+  { lateSeconds, repeats }: { readonly lateSeconds: number; readonly repeats: boolean },
+  limit: number,
+): Promise<readonly LocationRow[]> {
+  const isSettled = repeats
+    ? sql<boolean>`coalesce(proven_at <= ${ago(lateSeconds)}, false)`
+    : sql<boolean>`(proven_at is not null)`;
+  const isLate = sql<boolean>`(state_since <= ${ago(lateSeconds)})`;
+  const rows = await database.sql
+    .selectFrom("locations")
+    .where("backend_id", "=", backendId)
+    .where("state", "=", "deleting")
+    .where(({ eb, or }) => or([isSettled, eb("writer", "is not", null), isLate]))
+    .select([
+      "id",
+      "physical_key",
+      "stored_bytes",
+      "proven_at",
+      sql<boolean>`not (${isSettled} or ${isLate})`.as("unsettled"),
+    ])
+    // Those that could not be deleted come last, so that they never keep the others.
+    .orderBy("lease_until", (order) => order.asc().nullsFirst())
+    .orderBy("id")
+    .limit(limit)
+    .execute();
+  return rows.map((row) => ({
+    id: row.id,
+    physicalKey: row.physical_key as PhysicalKey,
+    storedBytes: row.stored_bytes ?? 0,
+    isUnsettled: row.unsettled,
+    isUnfinished: row.proven_at === null,
+  }));
+}
+
+/** The first deletion is done; the row waits for the second. */
+export async function markDeletedOnce(database: Database, id: number): Promise<void> {
+  await database.sql
+    .updateTable("locations")
+    .set({ writer: null })
+    .where("id", "=", id)
+    .where("state", "=", "deleting")
+    .execute();
+}
+
+/** Its bytes could not be deleted: others first, the next time. */
+export async function postpone(database: Database, id: number): Promise<void> {
+  await database.sql
+    .updateTable("locations")
+    .set({ lease_until: sql<string>`now()` })
+    .where("id", "=", id)
+    .where("state", "=", "deleting")
+    .execute();
+}
+
+export async function removeLocation(database: Database, id: number): Promise<void> {
+  await database.sql.deleteFrom("locations").where("id", "=", id).where("state", "=", "deleting").execute();
+}
+
+function ago(seconds: number) {
+  return sql<Date>`now() - make_interval(secs => ${seconds})`;
+}
+
+/** What could be reclaimed now, and what once its grace period or lease is over. */
+export interface Reclaimable {
+  readonly backendId: number;
+  readonly state: "pending" | "retired" | "deleting";
+  readonly isDue: boolean;
+  readonly locations: number;
+  readonly bytes: number;
+}
+
+export async function reclaimable(database: Database, graceSeconds: number): Promise<readonly Reclaimable[]> {
+  const isDue = sql<boolean>`(state = 'deleting' or (state = 'pending' and lease_until < now()) or
+    (state = 'retired' and state_since <= ${ago(graceSeconds)}))`;
+  const rows = await database.sql
+    .selectFrom("locations")
+    .where("state", "in", ["pending", "retired", "deleting"])
+    .select(({ fn }) => [
+      "backend_id",
+      "state",
+      isDue.as("is_due"),
+      fn.countAll<number>().as("locations"),
+      sql<number>`coalesce(sum(stored_bytes), 0)::bigint`.as("bytes"),
+    ])
+    .groupBy(["backend_id", "state", isDue])
+    .orderBy("backend_id")
+    .orderBy("state")
+    .execute();
+  return rows.map((row) => ({
+    backendId: row.backend_id,
+    state: row.state as Reclaimable["state"],
+    isDue: row.is_due,
+    locations: row.locations,
+    bytes: row.bytes,
+  }));
+}
