@@ -7,6 +7,14 @@ export interface Environment {
   readonly dataDirectory: string;
   /** `STOWAGE_DB_CONNECT`: URL of the user's own PostgreSQL. */
   readonly databaseUrl: string | undefined;
+  readonly configuration: {
+    /** `STOWAGE_CONFIG`: path of the configuration file. */
+    readonly file: string | undefined;
+    /** Where it is looked for when nobody names it; the first that is there counts. */
+    readonly defaultFiles: readonly string[];
+    /** The whole environment, for `${NAME}` in that file. */
+    readonly variables: Readonly<Record<string, string | undefined>>;
+  };
   /** `STOWAGE_LIMITS`: settings separated by commas. */
   readonly limits: readonly string[];
   /** `STOWAGE_LOG_LEVEL`; default `warn`. */
@@ -33,6 +41,11 @@ export function readEnvironment(env: NodeJS.ProcessEnv = process.env, platform =
   return {
     dataDirectory: env.STOWAGE_DATA_DIR || defaultDataDirectory(env, platform, home),
     databaseUrl: env.STOWAGE_DB_CONNECT || undefined,
+    configuration: {
+      file: env.STOWAGE_CONFIG || undefined,
+      defaultFiles: defaultConfigurationFiles(env, platform, home),
+      variables: env,
+    },
     limits: (env.STOWAGE_LIMITS ?? "").split(",").filter((part) => part.trim() !== ""),
     logLevel: env.STOWAGE_LOG_LEVEL || "warn",
     temporaryDirectory: env.TMPDIR || "/tmp",
@@ -54,4 +67,12 @@ function defaultDataDirectory(env: NodeJS.ProcessEnv, platform: string, home: st
   if (platform !== "darwin" && process.getuid?.() === 0) return "/var/lib/stowage";
   if (platform === "darwin") return join(home, "Library", "Application Support", "stowage");
   return join(env.XDG_DATA_HOME || join(home, ".local", "share"), "stowage");
+}
+
+/** The user's own, then the machine's. */
+function defaultConfigurationFiles(env: NodeJS.ProcessEnv, platform: string, home: string): readonly string[] {
+  const own =
+    env.XDG_CONFIG_HOME ||
+    (platform === "darwin" ? join(home, "Library", "Application Support") : join(home, ".config"));
+  return [own, "/etc"].map((directory) => join(directory, "stowage", "config.yaml"));
 }

@@ -9,7 +9,10 @@ export {
   type Source,
   type SslMode,
   type StoreSection,
+  sslModes,
 } from "./configuration.ts";
 export { type Environment, readEnvironment } from "./environment.ts";
 export { defaultLimits, type LimitName, type Limits, limitDefinitions, parseLimits } from "./limits.ts";
+export { findConfigurationFile, readConfiguration } from "./read.ts";
 export { maskSecrets, Secret } from "./secret.ts";
+export type { StorageDriver } from "./store-sections.ts";

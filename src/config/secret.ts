@@ -15,6 +15,11 @@ export class Secret {
     return this.#value;
   }
 
+  /** Whether `text` is the secret, without opening it. */
+  isEqualTo(text: string): boolean {
+    return this.#value === text;
+  }
+
   toString(): string {
     return MASK;
   }
