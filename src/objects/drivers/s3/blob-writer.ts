@@ -1,0 +1,148 @@
+import { createHash, type Hash } from "node:crypto";
+import { PutObjectCommand } from "@aws-sdk/client-s3";
+import { StowageError } from "../../../errors/index.ts";
+import type { Call } from "../../../runtime/index.ts";
+import type { BodySource, PhysicalKey, StoredBlob } from "../../driver.ts";
+import { checkObjectSize, partBytesAt } from "./part-buffers.ts";
+import { objectOf, requestFor, sha256, withContentDigest } from "./requests.ts";
+import { Upload } from "./upload.ts";
+import { findBlob, mayBeThere, storageParameters, type Workshop } from "./workshop.ts";
+
+/** Begins small: most bodies are. */
+const firstBytes = 128 * 1024;
+
+/**
+ * Writes one blob: in one request if it fits into a buffer, else as a multipart upload, whose parts are sent while the next is filled.
+ *
+ * | step | durable | a crash leaves | who goes on |
+ * |---|---|---|---|
+ * | upload begun | an upload without parts | the upload, which no reader and no listing of objects sees | `purge` of the key |
+ * | parts | some parts | the upload with its parts | the same |
+ * | upload completed, or the one request | the blob | a whole blob | – |
+ */
+export class BlobWriter {
+  readonly #shop: Workshop;
+  readonly #key: PhysicalKey;
+  readonly #sizeBytes: number | undefined;
+  readonly #call: Call;
+  readonly #partBytes: number;
+  #buffer: Buffer;
+  #filled = 0;
+  #total = 0;
+  #upload: Upload | undefined;
+  #whole: Hash | undefined;
+
+  constructor(shop: Workshop, key: PhysicalKey, body: BodySource, call: Call) {
+    this.#shop = shop;
+    this.#key = key;
+    this.#sizeBytes = body.sizeBytes;
+    this.#call = call;
+    checkObjectSize(body.sizeBytes);
+    this.#partBytes = shop.buffers.partBytes(body.sizeBytes);
+    this.#buffer = shop.buffers.take(Math.min(body.sizeBytes ?? firstBytes, this.#partBytes));
+  }
+
+  /** Takes the next bytes. Waits while all buffers are on their way. */
+  async add(piece: Buffer): Promise<void> {
+    this.#total += piece.length;
+    if (this.#total > (this.#sizeBytes ?? Number.POSITIVE_INFINITY)) throw this.#wrongSize();
+    for (let at = 0; at < piece.length; ) {
+      if (this.#filled === this.#buffer.length) await this.#makeRoom();
+      const copied = piece.copy(this.#buffer, this.#filled, at);
+      this.#filled += copied;
+      at += copied;
+    }
+  }
+
+  /** Sends the rest and makes the blob visible. */
+  async finish(): Promise<StoredBlob> {
+    if (this.#sizeBytes !== undefined && this.#total !== this.#sizeBytes) throw this.#wrongSize();
+    if (this.#upload === undefined) return await this.#putWhole(this.#buffer.subarray(0, this.#filled));
+    this.#send(this.#upload);
+    const { digestIsProven } = await this.#upload.complete(this.#total);
+    const whole = this.#whole;
+    const digest = digestIsProven && whole ? { digest: `sha256:${whole.digest("hex")}` } : {};
+    return { key: this.#key, sizeBytes: this.#total, ...digest };
+  }
+
+  /** Takes back what was sent, if anything was. */
+  async abandon(): Promise<void> {
+    await this.#upload?.abort();
+  }
+
+  /** The buffers are free again; to be called last, whatever happened. */
+  release(): void {
+    this.#shop.buffers.give(this.#buffer);
+    this.#upload?.release();
+  }
+
+  /** More room in the same buffer, or the next one while this one is sent. */
+  async #makeRoom(): Promise<void> {
+    const { buffers } = this.#shop;
+    const number = (this.#upload?.parts ?? 0) + 1;
+    const wanted = partBytesAt(number, this.#partBytes, this.#sizeBytes);
+    if (this.#buffer.length < wanted) {
+      const larger = buffers.take(Math.min(wanted, this.#buffer.length * 2));
+      this.#buffer.copy(larger, 0, 0, this.#filled);
+      buffers.give(this.#buffer);
+      this.#buffer = larger;
+      return;
+    }
+    if (this.#upload === undefined) {
+      const traits = await this.#shop.uploads(this.#call);
+      if (traits.verifiesChecksum) this.#whole = createHash("sha256");
+      this.#upload = await Upload.begin(this.#shop, this.#key, traits, this.#call);
+    }
+    this.#send(this.#upload);
+    this.#buffer = await this.#upload.nextBuffer(this.#partBytes);
+  }
+
+  /** Hands the buffer over to the upload. */
+  #send(upload: Upload): void {
+    const bytes = this.#buffer.subarray(0, this.#filled);
+    this.#whole?.update(bytes);
+    upload.send(this.#buffer, bytes);
+    this.#buffer = Buffer.alloc(0);
+    this.#filled = 0;
+  }
+
+  async #putWhole(bytes: Buffer): Promise<StoredBlob> {
+    const { connection } = this.#shop;
+    const { bucket, prefix } = connection.configuration;
+    const object = objectOf(prefix, this.#key);
+    const traits = await this.#shop.objects(this.#call);
+    const digest = sha256(bytes);
+    const parameters = {
+      Bucket: bucket,
+      Key: object,
+      Body: bytes,
+      ContentLength: bytes.length,
+      ...(traits.verifiesChecksum ? { ChecksumSHA256: digest.toString("base64") } : {}),
+      ...(traits.refusesOverwrite ? { IfNoneMatch: "*" } : {}),
+      ...storageParameters(connection.configuration),
+    };
+    try {
+      await connection.send(
+        (client, options) => client.send(withContentDigest(new PutObjectCommand(parameters), digest), options),
+        requestFor("put", object, this.#key),
+        this.#call,
+        { bodyBytes: bytes.length },
+      );
+    } catch (error) {
+      if (!mayBeThere(error)) throw error;
+      const found = await findBlob(connection, this.#key, this.#call);
+      if (found === undefined) throw error;
+      const md5 = () => createHash("md5").update(bytes).digest("hex");
+      if (!found.isSame(bytes.length, digest.toString("base64"), md5)) {
+        throw new StowageError("BACKEND_KEY_EXISTS", { driver: "s3", key: this.#key }, { cause: error });
+      }
+    }
+    const proven = traits.verifiesChecksum ? { digest: `sha256:${digest.toString("hex")}` } : {};
+    return { key: this.#key, sizeBytes: bytes.length, ...proven };
+  }
+
+  #wrongSize(): StowageError {
+    const reason = `the body has ${this.#total} bytes or more, ${this.#sizeBytes} were announced`;
+    return new StowageError("BACKEND_FAILED", { driver: "s3", operation: "put", key: this.#key, reason });
+  }
+}

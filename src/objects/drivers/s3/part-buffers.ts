@@ -1,0 +1,60 @@
+import { StowageError } from "../../../errors/index.ts";
+
+const MiB = 1024 * 1024;
+
+/** The smallest part that S3 takes, but for an upload's last. */
+export const partBytesMin = 5 * MiB;
+const partBytesUsual = 8 * MiB;
+export const partsMax = 10_000;
+export const objectBytesMax = 5 * 1024 ** 4;
+
+/** Beside one buffer for each upload, as many as fit in here: memory does not grow with the objects. */
+const budgetBytes = 64 * MiB;
+const idleMax = 4;
+
+/**
+ * The memory of all uploads of one driver. Each has one buffer for sure, so that bodies that wait for each other come to an end; more, to send parts
+ * side by side, only while there is room.
+ */
+export class PartBuffers {
+  readonly #usualBytes: number;
+  readonly #idle: Buffer[] = [];
+  #usedBytes = 0;
+
+  constructor(usualBytes: number = partBytesUsual) {
+    this.#usualBytes = usualBytes;
+  }
+
+  /** Bytes of the first parts of a body: smaller where many uploads are at work, larger where the size asks for it. */
+  partBytes(sizeBytes: number | undefined): number {
+    const usual = this.#usedBytes + this.#usualBytes > budgetBytes ? partBytesMin : this.#usualBytes;
+    return Math.max(usual, Math.ceil((sizeBytes ?? 0) / partsMax / MiB) * MiB);
+  }
+
+  take(bytes: number): Buffer {
+    this.#usedBytes += bytes;
+    const at = this.#idle.findIndex(({ length }) => length === bytes);
+    return at < 0 ? Buffer.allocUnsafeSlow(bytes) : (this.#idle.splice(at, 1)[0] as Buffer);
+  }
+
+  tryTake(bytes: number): Buffer | undefined {
+    return this.#usedBytes + bytes > budgetBytes ? undefined : this.take(bytes);
+  }
+
+  give(buffer: Buffer): void {
+    this.#usedBytes -= buffer.length;
+    if (buffer.length === this.#usualBytes && this.#idle.length < idleMax) this.#idle.push(buffer);
+  }
+}
+
+/** Of a body of unknown size, parts double after each thousand: 10,000 of them then hold what an object may have. */
+export function partBytesAt(partNumber: number, firstBytes: number, sizeBytes: number | undefined): number {
+  return sizeBytes === undefined ? firstBytes * 2 ** Math.floor((partNumber - 1) / 1000) : firstBytes;
+}
+
+/** @throws StowageError `LIMIT_EXCEEDED` */
+export function checkObjectSize(sizeBytes: number | undefined): void {
+  if (sizeBytes === undefined || sizeBytes <= objectBytesMax) return;
+  const where = "an object of S3";
+  throw new StowageError("LIMIT_EXCEEDED", { limit: "objectBytesMax", max: objectBytesMax, found: sizeBytes, where });
+}

@@ -1,0 +1,280 @@
+import { addAbortSignal, Readable } from "node:stream";
+import {
+  AbortMultipartUploadCommand,
+  DeleteObjectCommand,
+  GetObjectCommand,
+  ListMultipartUploadsCommand,
+  ListObjectsCommand,
+} from "@aws-sdk/client-s3";
+import { isCode, messageOf, StowageError } from "../../../errors/index.ts";
+import { type Call, createCall, defaultRetryPolicy, type RetryPolicy, throwIfAborted } from "../../../runtime/index.ts";
+import type { BodySource, ByteRange, DriverCapabilities, ObjectDriver, PhysicalKey, StoredBlob } from "../../driver.ts";
+import { BlobWriter } from "./blob-writer.ts";
+import type { Connection } from "./connection.ts";
+import { refusalOf } from "./failures.ts";
+import { objectBytesMax, PartBuffers } from "./part-buffers.ts";
+import { keyOf, objectOf, requestFor } from "./requests.ts";
+import { type Extract, ResponseBody } from "./response-body.ts";
+import { probeObjects, probeUploads, type ServerTraits } from "./server-traits.ts";
+import type { Workshop } from "./workshop.ts";
+
+/** Swift behind S3's protocol shows an object in listings when it gets to it; nobody says how long others take. */
+const foreignListLagMs = 30_000;
+/** Of 1000 uploads each: no key has more. */
+const uploadPagesMax = 100;
+
+export interface S3DriverOptions {
+  readonly retryPolicy?: RetryPolicy;
+  /** Bytes of a part; S3 takes no less than 5 MiB. */
+  readonly partBytes?: number;
+}
+
+/** Blobs in a bucket. */
+export class S3Driver implements ObjectDriver {
+  readonly name = "s3";
+  readonly #connection: Connection;
+  readonly #shop: Workshop;
+  #objects: Promise<ServerTraits> | undefined;
+  #uploads: Promise<ServerTraits> | undefined;
+  readonly #closing = new AbortController();
+
+  constructor(connection: Connection, { retryPolicy = defaultRetryPolicy, partBytes }: S3DriverOptions) {
+    this.#connection = connection;
+    this.#shop = {
+      connection,
+      buffers: new PartBuffers(partBytes),
+      retryPolicy,
+      objects: (call) => this.#objectTraits(call),
+      uploads: (call) => this.#uploadTraits(call),
+    };
+  }
+
+  async capabilities(call: Call): Promise<DriverCapabilities> {
+    const objects = await this.#objectTraits(call);
+    const uploads = await this.#uploadTraits(call);
+    return {
+      objectBytesMax,
+      exclusivePut: objects.refusesOverwrite && uploads.refusesOverwrite,
+      serverDigest: objects.verifiesChecksum,
+      isShared: true,
+      listLagMs: this.#connection.configuration.url === undefined ? 0 : foreignListLagMs,
+    };
+  }
+
+  async put(key: PhysicalKey, body: BodySource, call: Call): Promise<StoredBlob> {
+    throwIfAborted(call);
+    const writer = new BlobWriter(this.#shop, key, body, call);
+    try {
+      // A body that has stalled must not outlive its call.
+      const stream = addAbortSignal(call.signal, await body.open(call));
+      for await (const piece of stream) await writer.add(piece as Buffer);
+      return await writer.finish();
+    } catch (error) {
+      await writer.abandon();
+      throwIfAborted(call);
+      throw error;
+    } finally {
+      writer.release();
+    }
+  }
+
+  async get(key: PhysicalKey, range: ByteRange | undefined, call: Call): Promise<Readable> {
+    const { bucket, prefix } = this.#connection.configuration;
+    const object = objectOf(prefix, key);
+    const request = requestFor("get", object, key);
+    const command = new GetObjectCommand({
+      Bucket: bucket,
+      Key: object,
+      ...(range === undefined ? {} : { Range: `bytes=${range.first}-${range.last}` }),
+    });
+    const failure = (error: unknown) =>
+      new StowageError("BACKEND_FAILED", { driver: this.name, operation: "get", key, reason: messageOf(error) });
+    const answer = await this.#connection
+      .send((client, options) => client.send(command, options), request, call)
+      .catch((error: unknown) => {
+        // Nothing of the object lies in the range.
+        if (refusalOf(error)?.status === 416) return undefined;
+        throw error;
+      });
+    if (answer === undefined) return Readable.from([], { objectMode: false });
+    const source = answer.Body as Readable;
+    try {
+      const extract = extractOf(answer.ContentLength, answer.ContentRange, range);
+      if (extract.takeBytes > 0 || extract.totalBytes === 0) {
+        return new ResponseBody(source, extract, failure, { signal: call.signal, error: () => interruptionOf(call) });
+      }
+      source.destroy();
+      return Readable.from([], { objectMode: false });
+    } catch (error) {
+      source.destroy();
+      throw failure(error);
+    }
+  }
+
+  async delete(key: PhysicalKey, call: Call): Promise<void> {
+    const { bucket, prefix } = this.#connection.configuration;
+    const object = objectOf(prefix, key);
+    const command = new DeleteObjectCommand({ Bucket: bucket, Key: object });
+    const request = requestFor("delete", object, key);
+    try {
+      await this.#connection.send((client, options) => client.send(command, options), request, call);
+    } catch (error) {
+      if (!isCode(error, "BACKEND_KEY_MISSING")) throw error;
+    }
+  }
+
+  /** Aborts unfinished uploads of the key as well: they hold parts that no listing of objects shows. */
+  async purge(key: PhysicalKey, call: Call): Promise<void> {
+    const { bucket, prefix } = this.#connection.configuration;
+    const object = objectOf(prefix, key);
+    for (const uploadId of await this.#findUploads(object, key, call)) {
+      const command = new AbortMultipartUploadCommand({ Bucket: bucket, Key: object, UploadId: uploadId });
+      const request = requestFor("abort upload", object, key);
+      await this.#connection
+        .send((client, options) => client.send(command, options), request, call)
+        .catch((error: unknown) => {
+          if (!refusalOf(error)?.is("NoSuchUpload")) throw error;
+        });
+    }
+    await this.delete(key, call);
+  }
+
+  /**
+   * The older of the two ways to list: it goes on after a key, where the newer one goes on with a token of the server's, which some servers can't make
+   * or can't read.
+   */
+  async *list(after: PhysicalKey | undefined, call: Call): AsyncGenerator<StoredBlob> {
+    const { bucket, prefix } = this.#connection.configuration;
+    const request = requestFor("list");
+    let marker = after === undefined ? undefined : objectOf(prefix, after);
+    let last: PhysicalKey | undefined = after;
+    for (;;) {
+      const command = new ListObjectsCommand({
+        Bucket: bucket,
+        MaxKeys: 1000,
+        ...(prefix === "" ? {} : { Prefix: prefix }),
+        ...(marker === undefined ? {} : { Marker: marker }),
+      });
+      const page = await this.#connection.send((client, options) => client.send(command, options), request, call);
+      const contents = page.Contents ?? [];
+      for (const { Key = "", Size } of contents) {
+        const key = keyOf(prefix, Key);
+        if (key === undefined) continue;
+        if (last !== undefined && key <= last) throw this.#failure("list", "the server's listing is not in order");
+        last = key;
+        yield { key, sizeBytes: Size ?? 0 };
+      }
+      if (!page.IsTruncated) return;
+      const next = contents.at(-1)?.Key ?? page.NextMarker;
+      if (next === undefined || next === marker) throw this.#failure("list", "the server's listing does not go on");
+      marker = next;
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closing.abort();
+    await Promise.allSettled([this.#objects, this.#uploads]);
+    await this.#connection[Symbol.asyncDispose]();
+  }
+
+  async #findUploads(object: string, key: PhysicalKey, call: Call): Promise<readonly string[]> {
+    const found: string[] = [];
+    let markers: { KeyMarker?: string; UploadIdMarker?: string } = {};
+    for (let page = 0; page < uploadPagesMax; page++) {
+      const { bucket } = this.#connection.configuration;
+      const command = new ListMultipartUploadsCommand({ Bucket: bucket, Prefix: object, ...markers });
+      const request = requestFor("list uploads", undefined, key);
+      const answer = await this.#connection
+        .send((client, options) => client.send(command, options), request, call)
+        .catch((error: unknown) => {
+          const { status = 0 } = refusalOf(error) ?? {};
+          if (status !== 405 && status !== 501) throw error;
+          call.log.warn({ key }, "the server can't list unfinished uploads");
+          return undefined;
+        });
+      for (const { Key, UploadId } of answer?.Uploads ?? []) {
+        if (Key === object && UploadId !== undefined) found.push(UploadId);
+      }
+      const { NextKeyMarker, NextUploadIdMarker } = answer ?? {};
+      if (!answer?.IsTruncated || NextKeyMarker === undefined) break;
+      markers = {
+        KeyMarker: NextKeyMarker,
+        ...(NextUploadIdMarker === undefined ? {} : { UploadIdMarker: NextUploadIdMarker }),
+      };
+    }
+    return found;
+  }
+
+  #objectTraits(call: Call): Promise<ServerTraits> {
+    const probe = () => probeObjects(this.#connection, this.#ownCall(call));
+    this.#objects ??= probe().catch((error: unknown) => {
+      this.#objects = undefined;
+      throw error;
+    });
+    return waitFor(this.#objects, call);
+  }
+
+  async #uploadTraits(call: Call): Promise<ServerTraits> {
+    const objects = await this.#objectTraits(call);
+    const probe = () => probeUploads(this.#connection, objects, this.#ownCall(call));
+    this.#uploads ??= probe().catch((error: unknown) => {
+      this.#uploads = undefined;
+      throw error;
+    });
+    return await waitFor(this.#uploads, call);
+  }
+
+  /** For what several callers wait for: none of them ends it for the others. */
+  #ownCall({ log }: Call): Call {
+    return createCall({ signal: this.#closing.signal, log });
+  }
+
+  #failure(operation: string, reason: string): StowageError {
+    return new StowageError("BACKEND_FAILED", { driver: this.name, operation, reason });
+  }
+}
+
+/** An abort ends the waiting, not the work. */
+async function waitFor<T>(work: Promise<T>, call: Call): Promise<T> {
+  const aborted = Promise.withResolvers<never>();
+  const abort = () => aborted.reject(interruptionOf(call));
+  call.signal.addEventListener("abort", abort, { once: true });
+  if (call.signal.aborted) abort();
+  try {
+    return await Promise.race([work, aborted.promise]);
+  } finally {
+    call.signal.removeEventListener("abort", abort);
+  }
+}
+
+function interruptionOf(call: Call): unknown {
+  try {
+    throwIfAborted(call);
+    return undefined;
+  } catch (error) {
+    return error;
+  }
+}
+
+/**
+ * Which bytes of an answer are those of the range. What the server says that it sends counts: some send more than they were asked for.
+ * @throws Error when the answer can't be the object's bytes
+ */
+function extractOf(
+  length: number | undefined,
+  contentRange: string | undefined,
+  range: ByteRange | undefined,
+): Extract {
+  if (length === undefined) throw new Error("the answer does not say how long it is");
+  const sent = /^bytes (\d+)-(\d+)\/(\d+)$/.exec(contentRange ?? "");
+  const first = Number(sent?.[1] ?? 0);
+  const objectBytes = Number(sent?.[3] ?? length);
+  const wantedFirst = range?.first ?? 0;
+  const wantedEnd = Math.min((range?.last ?? objectBytes - 1) + 1, objectBytes);
+  const takeBytes = Math.max(0, wantedEnd - wantedFirst);
+  const skipBytes = wantedFirst - first;
+  if (takeBytes > 0 && (skipBytes < 0 || skipBytes + takeBytes > length)) {
+    throw new Error(`the answer has other bytes than those asked for (${contentRange ?? `${length} bytes`})`);
+  }
+  return { skipBytes: Math.max(0, skipBytes), takeBytes, totalBytes: length };
+}

@@ -1,0 +1,47 @@
+import { randomBytes } from "node:crypto";
+import { DeleteBucketCommand, ListMultipartUploadsCommand, ListObjectsCommand, S3Client } from "@aws-sdk/client-s3";
+import { s3Driver } from "../../src/objects/drivers/s3/index.ts";
+import { openBucket } from "../../src/objects/drivers/s3/open-bucket.ts";
+import { createCall } from "../../src/runtime/index.ts";
+import type { DriverUnderTest } from "../conformance/driver-suite.ts";
+
+/** A server that tests may use. */
+export interface S3Server {
+  readonly name: string;
+  readonly url: string;
+  readonly access_key: string;
+  readonly secret_key: string;
+}
+
+/** The smallest part that real servers take, so that many cases are multipart uploads. */
+const partBytes = 5 * 1024 * 1024;
+
+/** The driver on a bucket that is made for it, with a raw client beside it that sees all that lies there. */
+export async function driverOnNewBucket(server: S3Server): Promise<DriverUnderTest> {
+  const bucket = `stowage-test-${randomBytes(6).toString("hex")}`;
+  const { name: _, ...place } = server;
+  const config = s3Driver.schema.parse({ ...place, bucket, create_bucket: true, prefix: "some where/" });
+  const call = createCall();
+  const driver = await openBucket(config as Parameters<typeof openBucket>[0], { partBytes }, call);
+  const client = new S3Client({
+    endpoint: server.url,
+    region: "us-east-1",
+    forcePathStyle: true,
+    credentials: { accessKeyId: server.access_key, secretAccessKey: server.secret_key },
+  });
+  return {
+    driver,
+    // Twenty of them are two parts.
+    chunkBytes: 512 * 1024,
+    async remains() {
+      const { Contents = [] } = await client.send(new ListObjectsCommand({ Bucket: bucket }));
+      const { Uploads = [] } = await client.send(new ListMultipartUploadsCommand({ Bucket: bucket }));
+      return [...Contents.map(({ Key }) => `object ${Key}`), ...Uploads.map(({ Key }) => `upload ${Key}`)];
+    },
+    async [Symbol.asyncDispose]() {
+      await driver[Symbol.asyncDispose]();
+      await client.send(new DeleteBucketCommand({ Bucket: bucket }));
+      client.destroy();
+    },
+  };
+}
