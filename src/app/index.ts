@@ -1,3 +1,4 @@
 /** The application as its commands and its server see it. The only room that knows which drivers there are. */
 export type * from "./application.ts";
+export { loadDrivers } from "./load-drivers.ts";
 export { openApplication } from "./open.ts";

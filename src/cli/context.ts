@@ -1,12 +1,13 @@
 import type { Colors } from "picocolors/types.js";
 import type { Application, ApplicationOptions } from "../app/index.ts";
-import { defaultConfiguration, type Environment, maskSecrets, parseLimits } from "../config/index.ts";
+import { type Environment, maskSecrets, parseLimits } from "../config/index.ts";
 import { StowageError } from "../errors/index.ts";
 import { type Call, createLogger, type Progress, silentProgress } from "../runtime/index.ts";
 import { colorsFor } from "./colors.ts";
 import { Output, type OutputStream } from "./output.ts";
 import { type GlobalOptions, logLevels } from "./program.ts";
 import { type ProgressDisplay, systemTicker } from "./progress/tasks.ts";
+import { resolveSettings, type Settings } from "./settings.ts";
 
 /** The world outside of the command line, so that tests can be one. */
 export interface Host {
@@ -26,6 +27,8 @@ export interface Context extends Disposable {
   /** Colours for standard output. */
   readonly colors: Colors;
   readonly call: Call;
+  /** What the options, the environment and the configuration file say together. */
+  settings(): Promise<Settings>;
   /** Opens the application as the global options say; the command closes it. */
   open(): Promise<Application>;
   /** The display that suits standard error. It lives as long as the context. */
@@ -37,7 +40,6 @@ export function createContext(options: GlobalOptions, host: Host, signal: AbortS
   const { environment } = host;
   const format = options.output ?? "table";
   const limits = parseLimits([...environment.limits, ...(options.limit ?? [])]);
-  const databaseUrl = options.dbConnect ?? (options.dataDir === undefined ? environment.databaseUrl : undefined);
   const logLevel = options.logLevel ?? environment.logLevel;
   if (!(logLevels as readonly string[]).includes(logLevel)) {
     throw new StowageError("CONFIG_INVALID", { key: "STOWAGE_LOG_LEVEL", reason: `no such log level: ${logLevel}` });
@@ -48,6 +50,7 @@ export function createContext(options: GlobalOptions, host: Host, signal: AbortS
     if (display) display.print(text);
     else host.stderr.write(text);
   };
+  const settings = () => resolveSettings(options, environment, limits);
   const call: Call = { signal, log: createLogger(logLevel, writeError) };
   return {
     host,
@@ -55,20 +58,16 @@ export function createContext(options: GlobalOptions, host: Host, signal: AbortS
     output: new Output(host.stdout),
     colors: colorsFor(host.stdout, options, environment),
     call,
-    open: () =>
-      host.openApplication(
-        {
-          configuration: defaultConfiguration,
-          database:
-            databaseUrl === undefined
-              ? { kind: "embedded", dataDirectory: options.dataDir ?? environment.dataDirectory }
-              : { kind: "server", url: databaseUrl },
-          limits,
-          temporaryDirectory: environment.temporaryDirectory,
-          credentials: environment.credentials,
-        },
+    settings,
+    async open() {
+      const { configuration, database, temporaryDirectory, warnings } = await settings();
+      for (const { file, line, text } of configuration.warnings) call.log.warn({ file, line }, text);
+      for (const text of warnings) call.log.warn(text);
+      return await host.openApplication(
+        { configuration, database, limits, temporaryDirectory, credentials: environment.credentials },
         call,
-      ),
+      );
+    },
     async startProgress() {
       if (options.quiet) return silentProgress;
       display = await createDisplay(format, options, host);

@@ -7,6 +7,8 @@ import type { AnalysisReport } from "../analysis/index.ts";
 import type { DeletionReport, FileRecord, ImageDetails, ImageSummary, PackageRecord } from "../app/index.ts";
 import { codes, type ErrorCode, type SerializedError } from "../errors/index.ts";
 import type { JsonValue, OwnedFile } from "../layer/index.ts";
+import type { EffectiveConfiguration } from "./commands/config-show.ts";
+import type { ValidationReport } from "./commands/config-validate.ts";
 
 const digest = z.string().describe("`algorithm:hex`");
 const count = z.int().nonnegative();
@@ -170,6 +172,37 @@ export const documents = {
       ),
     })
     .describe("`stowage image delete IMAGE -o json`"),
+  "config-validate": z
+    .strictObject({
+      file: z.string(),
+      warnings: z.array(z.strictObject({ file: z.string(), line: z.int().positive(), text: z.string() })),
+    })
+    .describe("`stowage config validate FILE -o json`, where the file is valid"),
+  "config-show": z
+    .strictObject({
+      file: z.string().optional().describe("the configuration file"),
+      values: z.array(
+        z.strictObject({
+          key: z.string(),
+          value: z.union([z.string(), z.number(), z.boolean(), z.null()]).describe("asterisks where it is secret"),
+          isSecret: z.boolean(),
+          source: z
+            .discriminatedUnion("kind", [
+              z.strictObject({
+                kind: z.literal("file"),
+                file: z.string(),
+                line: z.int().positive(),
+                variables: z.array(z.string()).describe("whose values stand in it"),
+              }),
+              z.strictObject({ kind: z.literal("variable"), name: z.string() }),
+              z.strictObject({ kind: z.literal("option"), name: z.string() }),
+              z.strictObject({ kind: z.literal("default") }),
+            ])
+            .describe("where it comes from"),
+        }),
+      ),
+    })
+    .describe("`stowage config show -o json`"),
   error: z
     .strictObject({
       error: z.strictObject({
@@ -244,4 +277,6 @@ true satisfies Same<Document<"image-content-packages">["packages"][number], Prin
 true satisfies Same<z.infer<typeof ownedFile>, Printed<OwnedFile>>;
 true satisfies Same<Document<"image-content-files">["files"][number], Printed<FileRecord>>;
 true satisfies Same<Document<"image-delete">, Printed<DeletionReport>>;
+true satisfies Same<Document<"config-validate">, Printed<ValidationReport>>;
+true satisfies Same<Document<"config-show">, Printed<EffectiveConfiguration>>;
 true satisfies Same<Document<"error">["error"]["code"], SerializedError["code"]>;

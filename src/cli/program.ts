@@ -3,6 +3,7 @@ import type { Context } from "./context.ts";
 
 /** Options that every command takes, before or after its name. */
 export interface GlobalOptions {
+  readonly config?: string;
   readonly dataDir?: string;
   readonly dbConnect?: string;
   readonly limit?: readonly string[];
@@ -38,6 +39,10 @@ export function createProgram(version: string, start: Start): Command {
     .helpCommand("help [COMMAND]", "explain a command")
     .configureHelp({ showGlobalOptions: true, styleTitle: (title) => title })
     .exitOverride()
+    .option(
+      "--config <FILE>",
+      "configuration file (STOWAGE_CONFIG; default: stowage/config.yaml in the configuration directory, if it is there)",
+    )
     .option("--data-dir <DIR>", "directory of the embedded database (STOWAGE_DATA_DIR; default: the platform's own)")
     .addOption(
       new Option(
@@ -173,6 +178,52 @@ export function createProgram(version: string, start: Start): Command {
     [
       { command: "stowage image delete alpine:3.20", does: "asks first" },
       { command: "stowage image delete sha256:… --yes", does: "does not ask" },
+    ],
+  );
+
+  const config = program
+    .command("config")
+    .summary("check the configuration, or show what holds")
+    .description("Reads the configuration file; no database and no store is opened.");
+  addExamples(config, [
+    { command: "stowage config validate config.yaml", does: "is it right?" },
+    { command: "stowage config show", does: "what holds, and why" },
+  ]);
+
+  addExamples(
+    config
+      .command("validate")
+      .summary("check a configuration file")
+      .description(
+        "Checks every key and value of a configuration file, and shows warnings. What is wrong is named with its line; the exit code is then 2. Variables must be set as they will be.",
+      )
+      .argument("<FILE>", "the configuration file")
+      .action((file: string, _options: object, command: Command) =>
+        start(command.optsWithGlobals(), async (context) =>
+          (await import("./commands/config-validate.ts")).configValidate(context, file),
+        ),
+      ),
+    [
+      { command: "stowage config validate config.yaml", does: "check it" },
+      { command: "stowage config validate config.yaml -o json", does: "the same for a program" },
+    ],
+  );
+
+  addExamples(
+    config
+      .command("show")
+      .summary("show the effective configuration")
+      .description(
+        "Shows every value that holds and where it comes from: an option, a variable, a line of the configuration file, or a default. Secrets are masked.",
+      )
+      .action((_options: object, command: Command) =>
+        start(command.optsWithGlobals(), async (context) =>
+          (await import("./commands/config-show.ts")).configShow(context),
+        ),
+      ),
+    [
+      { command: "stowage config show", does: "as a table" },
+      { command: "stowage --config other.yaml config show -o json", does: "another file, as JSON" },
     ],
   );
   return program;

@@ -80,6 +80,9 @@ export interface Configuration {
 export const defaultCompression: Compression = { enabled: false, minSizeKbytes: 100, algorithm: "zstd" };
 export const defaultDriver = "db";
 export const objectStorePlace = "services.catalog.object_store";
+export const analysisArchivePlace = "services.catalog.analysis_archive";
+/** How a missing archive section is shown. */
+export const sameStore = "the store of object_store";
 
 const unset: Source = { kind: "default" };
 
@@ -96,6 +99,7 @@ export const defaultConfiguration: Configuration = {
     { key: `${objectStorePlace}.compression.min_size_kbytes`, value: defaultCompression.minSizeKbytes, source: unset },
     { key: `${objectStorePlace}.compression.algorithm`, value: defaultCompression.algorithm, source: unset },
     { key: `${objectStorePlace}.storage_driver.name`, value: defaultDriver, source: unset },
+    { key: analysisArchivePlace, value: sameStore, source: unset },
   ],
   warnings: [],
 };

@@ -5,6 +5,7 @@ import {
   type SslMode,
   sslModes,
 } from "./configuration.ts";
+import { shownDatabaseUrl } from "./database-url.ts";
 import { interpret, invalid, knownKeys, type Place, unknownKey } from "./interpret.ts";
 import { nearestKey, visibleKey } from "./keys.ts";
 import { isOriginalKey } from "./original-keys.ts";
@@ -44,7 +45,7 @@ export function readDatabaseSection(
     if (isOfUrl && section.db_connect) continue;
     values.push({
       key: `${place}.${key}`,
-      value: key === "db_connect" || key === "password" ? new Secret(String(value)) : (value as string | number | null),
+      value: shown(key, value),
       source: sourceOf(tree.entries.get(key), file),
     });
   }
@@ -62,6 +63,11 @@ export function readDatabaseSection(
 
 function isKnown(schema: typeof databaseSection | typeof databaseArguments, key: string): boolean {
   return Object.hasOwn(schema.shape, key);
+}
+
+function shown(key: string, value: unknown): ConfigurationValue["value"] {
+  if (key === "db_connect" && typeof value === "string") return shownDatabaseUrl(value);
+  return key === "password" && value !== null ? new Secret(String(value)) : (value as string | number | null);
 }
 
 interface Section {

@@ -5,12 +5,14 @@ export {
   type ConfigurationValue,
   type ConfigurationWarning,
   type DatabaseSettings,
+  defaultCompression,
   defaultConfiguration,
   type Source,
   type SslMode,
   type StoreSection,
   sslModes,
 } from "./configuration.ts";
+export { shownDatabaseUrl } from "./database-url.ts";
 export { type Environment, readEnvironment } from "./environment.ts";
 export { defaultLimits, type LimitName, type Limits, limitDefinitions, parseLimits } from "./limits.ts";
 export { findConfigurationFile, readConfiguration } from "./read.ts";

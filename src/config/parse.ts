@@ -1,11 +1,13 @@
 import { StowageError } from "../errors/index.ts";
 import {
+  analysisArchivePlace,
   type Configuration,
   type ConfigurationValue,
   type ConfigurationWarning,
   defaultConfiguration,
   objectStorePlace,
   type StoreSection,
+  sameStore,
 } from "./configuration.ts";
 import { readDatabaseSection } from "./database-section.ts";
 import { describe, interpret, invalid, knownKeys, type Place } from "./interpret.ts";
@@ -127,10 +129,12 @@ class Parser {
   }
 
   #analysisArchive(settings: MapTree | undefined): StoreSection | undefined {
-    const key = `${catalog}.analysis_archive`;
+    const key = analysisArchivePlace;
     this.#understood.add(key);
     const entry = settings?.entries.get("analysis_archive");
-    return isEmpty(entry?.value) ? undefined : this.#section(entry, key);
+    if (!isEmpty(entry?.value)) return this.#section(entry, key);
+    this.#values.push({ key, value: sameStore, source: sourceOf(entry, this.#options.file) });
+    return undefined;
   }
 
   #otherObjectStores(settings: MapTree | undefined): readonly StoreSection[] {

@@ -1,4 +1,5 @@
 import type { Kysely, Transaction as KyselyTransaction } from "kysely";
+import type { DatabaseSettings } from "../config/index.ts";
 import type { Call } from "../runtime/index.ts";
 import type { Tables } from "./tables.ts";
 
@@ -27,4 +28,4 @@ export interface Database extends AsyncDisposable {
 
 export type DatabaseLocation =
   | { readonly kind: "embedded"; readonly dataDirectory: string }
-  | { readonly kind: "server"; readonly url: string };
+  | { readonly kind: "server"; readonly url: string; readonly settings?: DatabaseSettings };

@@ -5,7 +5,18 @@ import { documentOf, ended, root, startStowage, stowage } from "./command.ts";
 
 const { version } = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as { version: string };
 
-const commands = ["", "analyze", "image", "image list", "image get", "image content", "image delete"];
+const commands = [
+  "",
+  "analyze",
+  "image",
+  "image list",
+  "image get",
+  "image content",
+  "image delete",
+  "config",
+  "config validate",
+  "config show",
+];
 
 describe("help", () => {
   it.each(commands)("stowage %s --help explains, with examples", async (line) => {
@@ -27,11 +38,13 @@ describe("help", () => {
         .map(([, name]) => [...line, name].join(" "))
         .filter((name) => !name.endsWith("help"));
     };
-    expect(["", ...(await named([])), ...(await named(["image"]))].sort()).toEqual([...commands].sort());
+    expect(["", ...(await named([])), ...(await named(["image"])), ...(await named(["config"]))].sort()).toEqual(
+      [...commands].sort(),
+    );
   });
 
   it("is shown on standard error, with exit code 2, where a command is missing", async () => {
-    for (const line of [[], ["image"]]) {
+    for (const line of [[], ["image"], ["config"]]) {
       const { code, stdout, stderr } = await stowage(line);
       expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
       expect(stderr).toMatch(/^Usage: stowage/);
