@@ -23,6 +23,7 @@ export const limitDefinitions = {
   layerLinksMax: { default: 500_000, description: "hard links of one layer" },
   keptFileBytesMax: { default: 512 * 2 ** 20, description: "size of one file whose content is kept for a cataloger" },
   keptLayerBytesMax: { default: 4 * 2 ** 30, description: "size of all file contents kept of one layer" },
+  layerSpillBytesMax: { default: 32 * 2 ** 30, description: "temporary bytes on disk while one layer is read" },
   findingsMax: { default: 2_000_000, description: "findings in one layer" },
   notesMax: { default: 1000, description: "notes kept for one layer or image; the rest is counted" },
 } as const;

@@ -39,7 +39,8 @@ export async function analyzeLayer(
   options: LayerAnalysisOptions,
 ): Promise<LayerAnalysis> {
   const { catalogers, limits, fingerprint } = options;
-  const spill = new Spill(options.scratch);
+  const { layerSpillBytesMax } = limits;
+  const spill = new Spill(options.scratch, { layerSpillBytesMax, layer: expected.blobDigest });
   const notes = new NoteList(limits);
   const wants = new PathMatcher(
     catalogers.flatMap((cataloger) => cataloger.wants.map((glob) => [glob, cataloger] as const)),

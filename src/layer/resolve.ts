@@ -4,7 +4,7 @@ import { Ancestry } from "./ancestry.ts";
 import type { LayerEntry, LayerNode } from "./entry.ts";
 import type { NoteList } from "./notes.ts";
 import { joinPath, type PathKey, parentOf, parsePath, pathText } from "./path.ts";
-import { mergeSorted, RecordSorter, type SortRecord } from "./sorter.ts";
+import { compareRecords, mergeSorted, RecordSorter, type SortRecord } from "./sorter.ts";
 import type { Spill } from "./spill.ts";
 
 /** What a layer says of one path after everything inside the layer is resolved, and whose content it has. */
@@ -29,43 +29,70 @@ export function* resolveLayer(
   notes: NoteList,
   layer: string,
 ): Generator<ResolvedEntry> {
-  const records = followSymlinkedParents(sorter, spill, limits, notes, layer);
-  const links = resolveHardlinks(records, limits, layer);
+  const records = new MovableRecords(sorter, spill);
+  const links = settle(records, limits, notes, layer);
   yield* decide(records, links, limits, notes, layer);
 }
 
 /**
- * Moves every record whose parent is a symlink at its moment in the stream to where the link leads, until none is left.
- * What lies below a file is never there, so nothing leads through it.
+ * A layer's records, of which some move to other keys. What is written is what moves, not what stays: a layer of millions of entries must not be
+ * written again for each hop of a chain of links.
  */
-function followSymlinkedParents(
-  sorter: RecordSorter,
-  spill: Spill,
-  limits: Limits,
-  notes: NoteList,
-  layer: string,
-): RecordSorter {
-  let settled = sorter;
-  let moved: RecordSorter | undefined;
-  do {
-    const input: Iterable<SortRecord> = moved ? mergeSorted([settled.records(), moved.records()]) : settled.records();
-    const next = new RecordSorter(spill);
-    moved = new RecordSorter(spill);
+class MovableRecords {
+  readonly #original: RecordSorter;
+  readonly #moved: RecordSorter;
+  /** The same records as they were before they moved. */
+  readonly #left: RecordSorter;
+
+  constructor(original: RecordSorter, spill: Spill) {
+    this.#original = original;
+    this.#moved = new RecordSorter(spill);
+    this.#left = new RecordSorter(spill);
+  }
+
+  /** Counts for the next reading, not for one that is under way. */
+  move(from: SortRecord, to: SortRecord | undefined): void {
+    this.#left.add(from);
+    if (to) this.#moved.add(to);
+  }
+
+  *records(): Generator<SortRecord> {
+    if (this.#left.isEmpty) {
+      yield* this.#original.records();
+      return;
+    }
+    const left = this.#left.records();
+    let gone = left.next();
+    for (const record of mergeSorted([this.#original.records(), this.#moved.records()])) {
+      if (!gone.done && compareRecords(gone.value, record) === 0) gone = left.next();
+      else yield record;
+    }
+  }
+}
+
+/**
+ * Moves every record whose parent is a symlink at its moment in the stream to where the link leads, until none is left, and resolves the hard
+ * links of what then stands. What lies below a file is never there, so nothing leads through it.
+ */
+function settle(records: MovableRecords, limits: Limits, notes: NoteList, layer: string): Links {
+  for (;;) {
+    const links = new HardlinkResolver(limits, layer);
     const ancestry = new Ancestry();
-    for (const record of input) {
+    let isSettled = true;
+    for (const record of records.records()) {
       ancestry.enter(record.key);
       const above = ancestry.above(record);
       if (above?.node?.type === "symlink") {
-        if (record.hops >= hopsMax) notes.add("symlink-loop", pathText(record.key));
-        else moved.add({ ...record, key: redirect(record.key, above, limits, layer), hops: record.hops + 1 });
-        continue;
-      }
-      next.add(record);
-      if (record.node && !record.isRequest && !above) ancestry.add(record);
+        isSettled = false;
+        const isLoop = record.hops >= hopsMax;
+        if (isLoop) notes.add("symlink-loop", pathText(record.key));
+        const key = isLoop ? undefined : redirect(record.key, above, limits, layer);
+        records.move(record, key === undefined ? undefined : { ...record, key, hops: record.hops + 1 });
+      } else if (record.isRequest) links.add(record, ancestry.present(record));
+      else if (record.node && !above) ancestry.add(record);
     }
-    settled = next;
-  } while (!moved.isEmpty);
-  return settled;
+    if (isSettled) return links.resolve();
+  }
 }
 
 /** Links that lead through themselves make a path longer with each hop: the limit of paths holds for these too. */
@@ -95,44 +122,51 @@ interface Links {
   readonly attributes: ReadonlyMap<number | PathKey, Attributes>;
 }
 
-function resolveHardlinks(records: RecordSorter, limits: Limits, layer: string): Links {
-  const targets = new Map<number, LinkTarget>();
-  const chained: { sequence: number; via: number }[] = [];
-  const linkNodes = new Map<number, LayerNode>();
-  const ancestry = new Ancestry();
-  for (const record of records.records()) {
-    ancestry.enter(record.key);
-    if (!record.isRequest) {
-      if (record.node && !ancestry.above(record)) ancestry.add(record);
-      continue;
-    }
-    if (linkNodes.size >= limits.layerLinksMax) {
-      throw new StowageError("LIMIT_EXCEEDED", { limit: "layerLinksMax", max: limits.layerLinksMax, where: layer });
-    }
-    if (record.node) linkNodes.set(record.sequence, record.node);
-    const found = ancestry.present(record);
-    if (found?.node === undefined) targets.set(record.sequence, { lower: record.key });
-    else if (found.node.type === "hardlink") chained.push({ sequence: record.sequence, via: found.sequence });
-    else if (found.node.type === "dir") targets.set(record.sequence, undefined);
-    else targets.set(record.sequence, { node: found.node, contentSequence: found.sequence });
-  }
-  // A link's target came before it, so in stream order every chain is resolved when it is reached.
-  chained.sort((a, b) => a.sequence - b.sequence);
-  for (const { sequence, via } of chained) targets.set(sequence, targets.get(via));
+class HardlinkResolver {
+  readonly #limits: Limits;
+  readonly #layer: string;
+  readonly #targets = new Map<number, LinkTarget>();
+  readonly #chained: { sequence: number; via: number }[] = [];
+  readonly #linkNodes = new Map<number, LayerNode>();
 
-  const attributes = new Map<number | PathKey, Attributes>();
-  for (const [sequence, node] of [...linkNodes].sort(([a], [b]) => a - b)) {
-    const target = targets.get(sequence);
-    if (target === undefined) continue;
-    if ("lower" in target) attributes.set(target.lower, node);
-    else if (target.node.type !== "symlink") attributes.set(target.contentSequence, node);
+  constructor(limits: Limits, layer: string) {
+    this.#limits = limits;
+    this.#layer = layer;
   }
-  return { targets, attributes };
+
+  /** A link's request for what bears its target's key at that moment. */
+  add({ key, node, sequence }: SortRecord, found: SortRecord | undefined): void {
+    if (this.#linkNodes.size >= this.#limits.layerLinksMax) {
+      const max = this.#limits.layerLinksMax;
+      throw new StowageError("LIMIT_EXCEEDED", { limit: "layerLinksMax", max, where: this.#layer });
+    }
+    if (node) this.#linkNodes.set(sequence, node);
+    if (found?.node === undefined) this.#targets.set(sequence, { lower: key });
+    else if (found.node.type === "hardlink") this.#chained.push({ sequence, via: found.sequence });
+    else if (found.node.type === "dir") this.#targets.set(sequence, undefined);
+    else this.#targets.set(sequence, { node: found.node, contentSequence: found.sequence });
+  }
+
+  resolve(): Links {
+    const targets = this.#targets;
+    // A link's target came before it, so in stream order every chain is resolved when it is reached.
+    this.#chained.sort((a, b) => a.sequence - b.sequence);
+    for (const { sequence, via } of this.#chained) targets.set(sequence, targets.get(via));
+
+    const attributes = new Map<number | PathKey, Attributes>();
+    for (const [sequence, node] of [...this.#linkNodes].sort(([a], [b]) => a - b)) {
+      const target = targets.get(sequence);
+      if (target === undefined) continue;
+      if ("lower" in target) attributes.set(target.lower, node);
+      else if (target.node.type !== "symlink") attributes.set(target.contentSequence, node);
+    }
+    return { targets, attributes };
+  }
 }
 
 /** One entry for each path: the last version that was not taken away by something above it. */
 function* decide(
-  records: RecordSorter,
+  records: MovableRecords,
   links: Links,
   limits: Limits,
   notes: NoteList,

@@ -53,11 +53,11 @@ export class RecordSorter {
     if (this.#records.length >= runRecordsMax || this.#bytes >= runBytesMax) this.#flush();
   }
 
-  /** All records in order; may be read again. */
+  /** All records in order; may be read again. What is added while they are read comes with the next reading. */
   *records(): Generator<SortRecord> {
     this.#sort();
     if (this.#runs.length === 0) {
-      yield* this.#records;
+      yield* this.#records.slice();
       return;
     }
     this.#flush();
@@ -104,10 +104,11 @@ export class RecordSorter {
   }
 }
 
+/** By key, then sequence. Records that agree in both are told apart, so that the order is one whatever the runs. */
 export function compareRecords(a: SortRecord, b: SortRecord): number {
   if (a.key < b.key) return -1;
   if (a.key > b.key) return 1;
-  return a.sequence - b.sequence;
+  return a.sequence - b.sequence || Number(a.isRequest) - Number(b.isRequest) || a.hops - b.hops;
 }
 
 /** Merges sorted sequences into one. */

@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { closeSync, constants, openSync, read, readSync, unlinkSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { Readable } from "node:stream";
+import { StowageError } from "../errors/index.ts";
 
 /**
  * Temporary bytes outside memory: a file without a name. It is unlinked as soon as it is open, so that nothing is left whatever ends the
@@ -18,32 +19,48 @@ export function closeSpill(descriptor: number): void {
   closeSync(descriptor);
 }
 
+/** How large a spill may become, and whose it is. */
+export interface SpillLimit {
+  readonly layerSpillBytesMax: number;
+  readonly layer: string;
+}
+
 /** Appends to and reads from an open spill; the descriptor belongs to whoever opened it. */
 export class Spill {
   readonly #descriptor: number;
+  readonly #limit: SpillLimit | undefined;
   #end = 0;
 
-  constructor(descriptor: number) {
+  constructor(descriptor: number, limit?: SpillLimit) {
     this.#descriptor = descriptor;
+    this.#limit = limit;
   }
 
   get sizeBytes(): number {
     return this.#end;
   }
 
-  /** Offset at which the bytes lie. */
+  /** Offset at which the bytes lie. @throws StowageError `LIMIT_EXCEEDED` */
   append(bytes: Uint8Array): number {
     const offset = this.#end;
-    this.writeAt(bytes, offset);
+    this.#check(offset + bytes.length);
+    for (let done = 0; done < bytes.length; ) {
+      done += writeSync(this.#descriptor, bytes, done, bytes.length - done, offset + done);
+    }
     this.#end += bytes.length;
     return offset;
   }
 
-  /** Overwrites bytes that were appended before, or extends (used by `append`). */
-  writeAt(bytes: Uint8Array, offset: number): void {
-    for (let done = 0; done < bytes.length; ) {
-      done += writeSync(this.#descriptor, bytes, done, bytes.length - done, offset + done);
-    }
+  #check(found: number): void {
+    if (!this.#limit || found <= this.#limit.layerSpillBytesMax) return;
+    const { layerSpillBytesMax: max, layer: where } = this.#limit;
+    throw new StowageError(
+      "LIMIT_EXCEEDED",
+      { limit: "layerSpillBytesMax", max, found, where },
+      {
+        hint: "raise it with --limit layerSpillBytesMax=…, if you trust the image and the temporary directory has the room",
+      },
+    );
   }
 
   /** Up to `length` bytes from `offset`; fewer only at the end. */
