@@ -1,0 +1,68 @@
+import { messageOf, StowageError } from "../../errors/index.ts";
+import type { Call } from "../../runtime/index.ts";
+import type { ObjectDriver, PhysicalKey } from "../driver.ts";
+import { abortReason } from "./abort-reason.ts";
+import { forward, PieceReader, streamOf } from "./pieces.ts";
+import { trackBody } from "./tracked-body.ts";
+
+/**
+ * Failures say which driver, operation and key they are about; what is no `StowageError` becomes `BACKEND_FAILED`, with the original as its cause.
+ * Three kinds pass as they are: an aborted call's reason, a body's own failure, and codes that are not of the family `BACKEND`.
+ */
+export function withErrorContext(driver: ObjectDriver): ObjectDriver {
+  const describe = (error: unknown, operation: string, key: PhysicalKey | undefined, call: Call): unknown => {
+    if (call.signal.aborted) return abortReason(call);
+    const about = { driver: driver.name, operation, ...(key === undefined ? {} : { key }) };
+    if (!(error instanceof StowageError)) {
+      return new StowageError("BACKEND_FAILED", { ...about, reason: messageOf(error) }, { cause: error });
+    }
+    if (!error.code.startsWith("BACKEND_") || Object.keys(about).every((name) => name in error.details)) return error;
+    return new StowageError(
+      error.code,
+      { ...about, ...error.details },
+      { cause: error, ...(error.hint === undefined ? {} : { hint: error.hint }) },
+    );
+  };
+  const about = async <T>(operation: string, key: PhysicalKey | undefined, call: Call, work: () => Promise<T>) => {
+    try {
+      return await work();
+    } catch (error) {
+      throw describe(error, operation, key, call);
+    }
+  };
+  return {
+    ...forward(driver),
+    capabilities: (call) => about("capabilities", undefined, call, () => driver.capabilities(call)),
+    async put(key, body, call) {
+      const record = trackBody(body);
+      try {
+        return await driver.put(key, record.body, call);
+      } catch (error) {
+        const own = record.failure();
+        throw own && !call.signal.aborted ? own.error : describe(error, "put", key, call);
+      }
+    },
+    get: (key, range, call) =>
+      about("get", key, call, async () => {
+        const reader = new PieceReader(await driver.get(key, range, call));
+        return streamOf(
+          () => about("get", key, call, () => reader.next()),
+          () => reader.destroy(),
+        );
+      }),
+    delete: (key, call) => about("delete", key, call, () => driver.delete(key, call)),
+    purge: (key, call) => about("purge", key, call, () => driver.purge(key, call)),
+    async *list(after, call) {
+      const blobs = driver.list(after, call)[Symbol.asyncIterator]();
+      try {
+        for (;;) {
+          const { done, value } = await about("list", undefined, call, () => blobs.next());
+          if (done) return;
+          yield value;
+        }
+      } finally {
+        await blobs.return?.();
+      }
+    },
+  };
+}

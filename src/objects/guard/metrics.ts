@@ -1,0 +1,102 @@
+import type { ErrorCode } from "../../errors/index.ts";
+import { isCode, toStowageError } from "../../errors/index.ts";
+import type { ObjectDriver } from "../driver.ts";
+import { forward, PieceReader, streamOf } from "./pieces.ts";
+import { trackBody } from "./tracked-body.ts";
+
+export type DriverOperation = "capabilities" | "put" | "get" | "delete" | "purge" | "list";
+
+export interface OperationCounts {
+  /** Begun. */
+  operations: number;
+  /** Attempts after the first. */
+  retries: number;
+  /** Failed for good. What is not there when it is asked for is an answer, not a failure. */
+  failures: number;
+}
+
+/** Counts since the driver was opened. Read by whoever has it; written by the guard only. */
+export interface DriverMetrics {
+  readonly of: Readonly<Record<DriverOperation, OperationCounts>>;
+  readonly failuresByCode: Map<ErrorCode, number>;
+  /** That readers were given. */
+  bytesRead: number;
+  /** That drivers took from bodies; those of attempts that failed count too. */
+  bytesWritten: number;
+}
+
+export function createDriverMetrics(): DriverMetrics {
+  const counts = (): OperationCounts => ({ operations: 0, retries: 0, failures: 0 });
+  return {
+    of: {
+      capabilities: counts(),
+      put: counts(),
+      get: counts(),
+      delete: counts(),
+      purge: counts(),
+      list: counts(),
+    },
+    failuresByCode: new Map(),
+    bytesRead: 0,
+    bytesWritten: 0,
+  };
+}
+
+/** Counts what passes. */
+export function withMetrics(driver: ObjectDriver, metrics: DriverMetrics): ObjectDriver {
+  const counted = async <T>(operation: DriverOperation, work: () => Promise<T>): Promise<T> => {
+    try {
+      return await work();
+    } catch (error) {
+      if (!isCode(error, "BACKEND_KEY_MISSING")) {
+        metrics.of[operation].failures++;
+        const { code } = toStowageError(error);
+        metrics.failuresByCode.set(code, (metrics.failuresByCode.get(code) ?? 0) + 1);
+      }
+      throw error;
+    }
+  };
+  const begun = <T>(operation: DriverOperation, work: () => Promise<T>): Promise<T> => {
+    metrics.of[operation].operations++;
+    return counted(operation, work);
+  };
+  return {
+    ...forward(driver),
+    capabilities: (call) => begun("capabilities", () => driver.capabilities(call)),
+    put: (key, body, call) =>
+      begun("put", () => {
+        const record = trackBody(body, (bytes) => {
+          metrics.bytesWritten += bytes;
+        });
+        return driver.put(key, record.body, call);
+      }),
+    get: (key, range, call) =>
+      begun("get", async () => {
+        const reader = new PieceReader(await driver.get(key, range, call));
+        const pull = async () => {
+          const piece = await reader.next();
+          metrics.bytesRead += piece?.length ?? 0;
+          return piece;
+        };
+        return streamOf(
+          () => counted("get", pull),
+          () => reader.destroy(),
+        );
+      }),
+    delete: (key, call) => begun("delete", () => driver.delete(key, call)),
+    purge: (key, call) => begun("purge", () => driver.purge(key, call)),
+    async *list(after, call) {
+      metrics.of.list.operations++;
+      const blobs = driver.list(after, call)[Symbol.asyncIterator]();
+      try {
+        for (;;) {
+          const { done, value } = await counted("list", () => blobs.next());
+          if (done) return;
+          yield value;
+        }
+      } finally {
+        await blobs.return?.();
+      }
+    },
+  };
+}
