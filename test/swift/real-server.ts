@@ -15,6 +15,7 @@ export interface SwiftServer {
 }
 
 const call = createCall();
+const pageSize = 100;
 
 /** What `STOWAGE_TEST_SWIFT` says. */
 export function parseServer(text: string): SwiftServer {
@@ -53,12 +54,14 @@ export async function openContainer(
     const answer = await client.request({ method: "GET", query, accepts: [200] }, attempt, call);
     return ((await readJson(answer, 16 * 1024 * 1024, attempt, call)) as { name: string }[]).map(({ name }) => name);
   };
-  const driver = new SwiftDriver(client, { prefix, segmentBytes });
+  const driver = new SwiftDriver(client, { prefix, segmentBytes, pageSize });
   return {
     driver,
     client,
     attempt,
-    chunkBytes: 300_000,
+    // Swift sends smaller segments at one a second.
+    chunkBytes: 1024 * 1024,
+    severalPages: 2 * pageSize + 10,
     remains: names,
     async [Symbol.asyncDispose]() {
       for (const name of await names()) {

@@ -9,7 +9,7 @@ if (given !== undefined) {
   const server = parseServer(given);
   describeDriver("the swift driver on a real Swift", () => openContainer(server, {}));
   describeDriver("the swift driver on a real Swift, in segments", () =>
-    openContainer(server, { segmentBytes: 300_000, prefix: "anchore/é#?%/" }),
+    openContainer(server, { segmentBytes: 1024 * 1024, prefix: "anchore/é#?%/" }),
   );
 } else if (isRequired) {
   test("the swift driver on a real Swift", () => {

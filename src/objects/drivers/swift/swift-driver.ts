@@ -14,11 +14,13 @@ export interface SwiftDriverSettings {
   /** Put before the name of each object. */
   readonly prefix: string;
   readonly segmentBytes: number;
+  /** Of a listing; 1000 where it is not said. */
+  readonly pageSize?: number;
 }
 
 /** Listings follow at once while all servers are up, and when the updater comes round (every 300 s by default) where one was not. */
 const listLagMs = 3_600_000;
-const pageSizeMax = 1000;
+const pageSizeDefault = 1000;
 /** A thousand of the longest names, in the longest spelling that JSON has for them. */
 const pageBytesMax = 16 * 1024 * 1024;
 const bulkAnswerBytesMax = 1024 * 1024;
@@ -188,7 +190,9 @@ export class SwiftDriver implements ObjectDriver {
   /** What the container lists, in the order of names (bytes). */
   async *#entries(query: Readonly<Record<string, string>>, attempt: Attempt, call: Call): AsyncGenerator<Entry> {
     let { marker } = query;
-    const limit = String(Math.min(pageSizeMax, (await this.#readLimits(call)).listedMax));
+    const limit = String(
+      Math.min(this.#settings.pageSize ?? pageSizeDefault, (await this.#readLimits(call)).listedMax),
+    );
     for (;;) {
       const page = {
         ...query,

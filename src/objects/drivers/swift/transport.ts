@@ -74,7 +74,7 @@ export async function discard(answer: Answer, call: Call): Promise<void> {
 }
 
 /** A whole body of at most `bytesMax`. */
-export async function readAll(answer: Answer, bytesMax: number, attempt: Attempt, call: Call): Promise<Buffer> {
+async function readAll(answer: Answer, bytesMax: number, attempt: Attempt, call: Call): Promise<Buffer> {
   const pieces: Buffer[] = [];
   let bytes = 0;
   try {
