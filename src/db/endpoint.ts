@@ -6,7 +6,11 @@ import { isComingOrGoing, toConnectFailure, toStatementFailure } from "./failure
 
 /** Where a database is, in `pg`'s terms. */
 export interface Endpoint {
+  /** How to connect just now. */
   readonly client: ClientConfig;
+  readonly connectTimeoutMs?: number;
+  /** Told of a failed attempt: whether `client` is another one now, with which it may succeed. */
+  adapt?(error: unknown): boolean;
   /** For people, without the password. */
   readonly description: string;
 }
@@ -38,11 +42,17 @@ const types: ClientConfig["types"] = {
     oid === INT8 && format !== "binary" ? parseBigint : pg.types.getTypeParser(oid, format as "text"),
 } as NonNullable<ClientConfig["types"]>;
 
-/** A client whose connecting is bounded; the pool's own option of that name would also bound the wait for a free connection. */
-class BoundedClient extends pg.Client {
-  constructor(config?: string | ClientConfig) {
-    super({ ...(typeof config === "object" ? config : {}), connectionTimeoutMillis: CONNECT_TIMEOUT_MS });
-  }
+/**
+ * Clients of an endpoint as it is when each is made. Their connecting is bounded; the pool's own option of that name would also bound the wait for a
+ * free connection.
+ */
+function clientClass(endpoint: Endpoint): typeof pg.Client {
+  return class extends pg.Client {
+    constructor(config?: string | ClientConfig) {
+      const connectionTimeoutMillis = endpoint.connectTimeoutMs ?? CONNECT_TIMEOUT_MS;
+      super({ ...(typeof config === "object" ? config : {}), ...endpoint.client, types, connectionTimeoutMillis });
+    }
+  };
 }
 
 /** A connection of its own, outside of the pool: for session state. The caller ends it and listens to its `error` event. */
@@ -52,7 +62,7 @@ export async function connectClient(
   call: Call,
 ): Promise<pg.Client> {
   return await withPatience(endpoint, call, async () => {
-    const client = new BoundedClient({ application_name: "stowage", ...endpoint.client, types });
+    const client = new (clientClass(endpoint))({ application_name: "stowage" });
     client.on("error", onError);
     try {
       await client.connect();
@@ -66,7 +76,7 @@ export async function connectClient(
 
 /** One attempt, without patience: is there a server, and does it take connections? */
 export async function tryConnection(endpoint: Endpoint): Promise<void> {
-  const client = new BoundedClient({ ...endpoint.client });
+  const client = new (clientClass(endpoint))();
   client.on("error", () => {});
   try {
     await client.connect();
@@ -77,20 +87,19 @@ export async function tryConnection(endpoint: Endpoint): Promise<void> {
 
 /** A bounded pool in the form that Kysely takes, whose failures are errors of ours. */
 export function createPool(endpoint: Endpoint, connectionsMax: number, call: Call): PostgresPool {
+  const Client = clientClass(endpoint);
   const pool = new pg.Pool({
     application_name: "stowage",
-    ...endpoint.client,
-    types,
     max: connectionsMax,
     connectionTimeoutMillis: POOL_WAIT_MS,
-    Client: BoundedClient,
+    Client,
   });
   // An idle connection that ends is replaced by the next statement that needs one.
   pool.on("error", (error) => call.log.debug({ reason: error.message }, "idle connection lost"));
   const wrapped = new WeakMap<PoolClient, PostgresPoolClient>();
   return {
     options: pool.options,
-    Client: BoundedClient,
+    Client,
     async connect() {
       const client = await withPatience(endpoint, call, () => pool.connect());
       const known = wrapped.get(client);
@@ -133,6 +142,7 @@ async function withPatience<T>(endpoint: Endpoint, call: Call, connect: () => Pr
     try {
       return await connect();
     } catch (error) {
+      if (endpoint.adapt?.(error)) continue;
       if (!isComingOrGoing(error) || performance.now() > deadline) {
         throw toConnectFailure(error, endpoint.description);
       }

@@ -63,6 +63,18 @@ function isLostConnection(error: unknown): boolean {
   );
 }
 
+/**
+ * Whether an attempt to connect failed on how it was protected, not on who made it: no TLS at the server, a handshake that failed, or rules of the server
+ * (`pg_hba.conf`) that take connections of the other kind only.
+ */
+export function isRefusedBySecurity(error: unknown): boolean {
+  const INVALID_AUTHORIZATION = "28000";
+  if (sqlStateOf(error) !== undefined) return sqlStateOf(error) === INVALID_AUTHORIZATION;
+  if (!(error instanceof Error)) return false;
+  const { code = "" } = error as NodeJS.ErrnoException;
+  return code === "EPROTO" || code.startsWith("ERR_SSL_") || error.message.includes("support SSL connections");
+}
+
 /** Whether a server answered that it will take connections soon (or has just stopped taking them). */
 export function isComingOrGoing(error: unknown): boolean {
   return sqlStateOf(error) === CANNOT_CONNECT_NOW;

@@ -7,10 +7,10 @@ import { acquireLock } from "./locks.ts";
 import { migrate, migrations } from "./migrations/index.ts";
 import type { Tables } from "./tables.ts";
 import { runTransaction } from "./transactions.ts";
-import { parseDatabaseUrl } from "./url.ts";
+import { openServerEndpoint } from "./url.ts";
 
 export interface DatabaseOptions {
-  /** Connections for statements and transactions; each held lock has one more. Default 8. */
+  /** Connections for statements and transactions; each held lock has one more. Default: the location's own, else 8. */
   readonly connectionsMax?: number;
 }
 
@@ -30,8 +30,9 @@ export async function openDatabase(
   const endpoint =
     location.kind === "embedded"
       ? opening.use(await useEmbeddedServer(location.dataDirectory, call)).endpoint
-      : parseDatabaseUrl(location.url);
-  const pool = createPool(endpoint, options.connectionsMax ?? 8, call);
+      : await openServerEndpoint(location.url, location.settings);
+  const settings = location.kind === "server" ? location.settings : undefined;
+  const pool = createPool(endpoint, options.connectionsMax ?? settings?.connectionsMax ?? 8, call);
   opening.defer(() => pool.end());
   const sql = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
   const locks = new Set<HeldLock>();
