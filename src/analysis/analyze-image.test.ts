@@ -195,6 +195,7 @@ function facesOf(store: ObjectStore): ObjectStore {
     publish: (tx, staged) => store.publish(tx, staged),
     get: (ref, under) => store.get(ref, under),
     find: (ref, under) => store.find(ref, under),
+    relocate: (tx, version, copy) => store.relocate(tx, version, copy),
     retire: (tx, ref) => store.retire(tx, ref),
     reap: (limit, under) => store.reap(limit, under),
   };

@@ -1,5 +1,10 @@
-import { databaseDriver } from "../objects/drivers/db/index.ts";
+import { databaseDriver } from "../objects/drivers/db/definition.ts";
+import { localfsDriver } from "../objects/drivers/localfs/index.ts";
+import { s3Driver } from "../objects/drivers/s3/index.ts";
 import type { DriverDefinition } from "../objects/index.ts";
 
 /** The storage drivers that configurations can name. */
-export const drivers: readonly DriverDefinition[] = [databaseDriver];
+export const drivers: readonly DriverDefinition[] = [databaseDriver, localfsDriver, s3Driver].map(
+  // Each takes what its own schema made, and nothing else is ever handed to it.
+  (driver) => driver as DriverDefinition,
+);

@@ -1,8 +1,8 @@
+import { type Compression, defaultCompression } from "../config/index.ts";
 import type { Database } from "../db/index.ts";
-import { StowageError } from "../errors/index.ts";
+import { isCode, StowageError } from "../errors/index.ts";
 import type { Call } from "../runtime/index.ts";
-import { type Compression, noCompression } from "./codec.ts";
-import type { DriverDefinition, ObjectDriver } from "./driver.ts";
+import type { DriverOpener, ObjectDriver } from "./driver.ts";
 import { checkMarker, claimMarker, type Place } from "./marker.ts";
 import {
   type BackendRow,
@@ -17,8 +17,8 @@ import {
 
 /** A storage section of the configuration. */
 export interface BackendSection {
-  readonly definition: DriverDefinition;
-  /** As the definition's schema gives it. */
+  readonly opener: DriverOpener;
+  /** As the driver's schema gives it. */
   readonly config: unknown;
   readonly compression?: Compression;
 }
@@ -76,8 +76,8 @@ export class Backend {
   /** Connects on first use. A failure is not remembered. */
   async driver(call: Call): Promise<ObjectDriver> {
     if (this.#driver === undefined) {
-      const { definition, config } = this.#section;
-      const opening = definition.open(config, { database: this.#database }, call).then(this.#guard);
+      const { opener, config } = this.#section;
+      const opening = opener.open(config, { database: this.#database }, call).then(this.#guard);
       this.#driver = opening;
       opening.catch(() => {
         this.#driver = undefined;
@@ -118,8 +118,7 @@ export class Backend {
   async identify(call: Call): Promise<void> {
     const driver = await this.driver(call);
     if (!(await driver.capabilities(call)).isShared) return;
-    const place = await this.#place(call);
-    const mark = await checkMarker(place, call);
+    const { place, mark } = await this.#checkMarker(call);
     if (mark !== place.row.mark) {
       const known = (await readBackends(this.#database)).find((each) => each.mark === mark);
       if (known === undefined) throw new TypeError(`a marker of this installation names an unknown backend: ${mark}`);
@@ -127,6 +126,20 @@ export class Backend {
       this.#row = { ...known, driver: place.row.driver, settings: place.row.settings };
     }
     this.#seenAtMs = performance.now();
+  }
+
+  /** Whoever says that the marker is wrong may have looked at a row that another process of ours was just changing. */
+  async #checkMarker(call: Call): Promise<{ readonly place: Place; readonly mark: string }> {
+    for (;;) {
+      const place = await this.#place(call);
+      try {
+        return { place, mark: await checkMarker(place, call) };
+      } catch (error) {
+        const now = (await this.#place(call)).row;
+        const isChanged = now.generation !== place.row.generation || now.nextToken !== place.row.nextToken;
+        if (!isCode(error, "BACKEND_FOREIGN") || !isChanged) throw error;
+      }
+    }
   }
 
   /** @throws StowageError `BACKEND_FOREIGN` when it is another installation's */
@@ -188,13 +201,13 @@ export class Backends implements AsyncDisposable {
     const all: Backend[] = [];
     const compressions = new Map<Backend, Compression>();
     const add = async (section: BackendSection) => {
-      const { name, settingsOf } = section.definition;
+      const { name, settingsOf } = section.opener;
       const row = await registerBackend(database, name, settingsOf(section.config));
       let backend = all.find(({ id }) => id === row.id);
       if (backend === undefined) {
         backend = new Backend(database, installation, section, row, guard);
         all.push(backend);
-        compressions.set(backend, section.compression ?? noCompression);
+        compressions.set(backend, section.compression ?? defaultCompression);
       }
       return backend;
     };
@@ -214,7 +227,7 @@ export class Backends implements AsyncDisposable {
   }
 
   compressionOf(backend: Backend): Compression {
-    return this.#compressions.get(backend) ?? noCompression;
+    return this.#compressions.get(backend) ?? defaultCompression;
   }
 
   /** @throws StowageError `BACKEND_UNKNOWN` when the configuration names no such place */

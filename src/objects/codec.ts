@@ -5,16 +5,6 @@ import { StowageError } from "../errors/index.ts";
 /** How the bytes of an object are stored; recorded with each. */
 export type Codec = "none" | "gzip" | "zstd";
 
-/** Which objects are compressed, as `compression` in a storage section says. */
-export interface Compression {
-  readonly enabled: boolean;
-  /** Compress what is longer than this times 1,024 bytes. */
-  readonly minSizeKbytes: number;
-  readonly algorithm: Exclude<Codec, "none">;
-}
-
-export const noCompression: Compression = { enabled: false, minSizeKbytes: 100, algorithm: "zstd" };
-
 /** @throws StowageError `OBJECT_CODEC_UNKNOWN` for one that a newer stowage has written */
 export function parseCodec(text: string): Codec {
   if (text === "none" || text === "gzip" || text === "zstd") return text;

@@ -66,16 +66,10 @@ export interface DriverSurroundings {
   readonly database: Database;
 }
 
-/** A driver as configurations name it. */
-export interface DriverDefinition<Config = unknown> {
+/** How a driver is opened. */
+export interface DriverOpener<Config = unknown> {
   /** `storage_driver.name`. */
   readonly name: string;
-  /** Other names of the same. */
-  readonly aliases: readonly string[];
-  /** One line for `objectstorage list-drivers`. */
-  readonly summary: string;
-  /** The shape of `storage_driver.config`: keys as users know them; secrets become `Secret`. Unknown keys are refused (a strict object). */
-  readonly schema: ZodType<Config>;
   /** What tells one backend from another: the place, without credentials and without what only changes how it is spoken to. */
   settingsOf(config: Config): Readonly<Record<string, string>>;
   /**
@@ -83,4 +77,14 @@ export interface DriverDefinition<Config = unknown> {
    * @throws StowageError `BACKEND_UNREACHABLE`, `BACKEND_DENIED`, `BACKEND_CONTAINER_MISSING`, `CONFIG_INVALID`
    */
   open(config: Config, surroundings: DriverSurroundings, call: Call): Promise<ObjectDriver>;
+}
+
+/** A driver as configurations name it. */
+export interface DriverDefinition<Config = unknown> extends DriverOpener<Config> {
+  /** Other names of the same. */
+  readonly aliases: readonly string[];
+  /** One line for `objectstorage list-drivers`. */
+  readonly summary: string;
+  /** The shape of `storage_driver.config`: keys as users know them; secrets become `Secret`. Unknown keys are refused (a strict object). */
+  readonly schema: ZodType<Config>;
 }

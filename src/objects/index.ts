@@ -2,19 +2,36 @@
  * Objects: documents by account, bucket and key. Bytes never change, pointers do: a put goes to a new location, one transaction moves the pointer,
  * and the reaper alone deletes. Every read is checked against the digest that was recorded when it was written.
  */
+
 export type { BackendSection, BackendSections } from "./backends.ts";
-export type { Codec, Compression } from "./codec.ts";
+export { type CheckStep, checkBackend } from "./check.ts";
+export type { Codec } from "./codec.ts";
 export type {
   BodySource,
   ByteRange,
   DriverCapabilities,
   DriverDefinition,
+  DriverOpener,
   DriverSurroundings,
   ObjectDriver,
   PhysicalKey,
   StoredBlob,
 } from "./driver.ts";
+export { guard } from "./guarded-driver.ts";
 export { type ObjectStoreOptions, openObjectStore } from "./object-store.ts";
 export { createPhysicalKey, parsePhysicalKey } from "./physical-key.ts";
+export type { Reclaimable } from "./rows/reaper.ts";
+export type { ScrubFinding } from "./rows/scrubs.ts";
+export type { DatabaseSize, KeptGroup, TableSize } from "./rows/usage.ts";
+export type { ScrubOptions, ScrubReport } from "./scrub.ts";
 export { transitions } from "./states.ts";
-export type { ObjectBody, ObjectRef, ObjectStore, ObjectVersion, ReapReport, StagedObject } from "./store.ts";
+export type {
+  ObjectBody,
+  ObjectRef,
+  ObjectStore,
+  ObjectVersion,
+  ReapReport,
+  StagedObject,
+  StoreMaintenance,
+} from "./store.ts";
+export type { BackendHolding, UsageReport } from "./usage.ts";

@@ -113,6 +113,7 @@ async function writeMarker(place: Place, generation: number, call: Call): Promis
   const { database, driver, row, installation } = place;
   const key = markerKey(generation);
   const token = await intendMarker(database, row.id, row.generation, randomUUID());
+  if (token === undefined) throw foreign(place, (await findMarker(driver, call))?.marker);
   announce("objects marker intended", { backendId: row.id });
   const marker: Marker = { installation, backend: row.mark, token };
   const about = "This place holds objects of a stowage installation. Removing or changing anything here loses them.";

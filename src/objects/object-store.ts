@@ -5,12 +5,13 @@ import { buffer } from "node:stream/consumers";
 import type { Database, Transaction } from "../db/index.ts";
 import { isCode, StowageError } from "../errors/index.ts";
 import { announce, type Call } from "../runtime/index.ts";
-import { type BackendSections, Backends } from "./backends.ts";
+import { type BackendSections, Backends, describeBackend } from "./backends.ts";
 import { Digester } from "./digester.ts";
 import type { ObjectDriver, PhysicalKey } from "./driver.ts";
 import { formatHeader } from "./envelope.ts";
 import { createPhysicalKey } from "./physical-key.ts";
 import { reap } from "./reaper.ts";
+import { objectsByBackend, readBackends } from "./rows/backends.ts";
 import {
   findCopies,
   findVersion,
@@ -22,8 +23,22 @@ import {
   recordProof,
   removePointer,
   renewLease,
+  switchPointer,
 } from "./rows/locations.ts";
-import type { ObjectBody, ObjectRef, ObjectStore, ObjectVersion, ReapReport, StagedObject } from "./store.ts";
+import { type Reclaimable, reclaimable } from "./rows/reaper.ts";
+import { type ScrubOptions, type ScrubReport, scrub } from "./scrub.ts";
+import type {
+  Elsewhere,
+  ObjectBody,
+  ObjectRef,
+  ObjectStore,
+  ObjectVersion,
+  ReapReport,
+  RepairOptions,
+  StagedObject,
+  StoreMaintenance,
+} from "./store.ts";
+import { readUsage, type UsageReport } from "./usage.ts";
 import { verifiedContent, WrongBytes } from "./verified-body.ts";
 import { type Written, writtenBody } from "./written-body.ts";
 
@@ -44,28 +59,30 @@ export interface ObjectStoreOptions {
 const checkedFirstBytesMax = 1024 * 1024;
 
 /** Opens the store and registers its backends; connects to one when it is needed. */
-export async function openObjectStore(options: ObjectStoreOptions): Promise<ObjectStore & AsyncDisposable> {
+export async function openObjectStore(
+  options: ObjectStoreOptions,
+): Promise<ObjectStore & StoreMaintenance & AsyncDisposable> {
   const guard = options.guard ?? ((driver) => driver);
   return new LocatedObjectStore(options, await Backends.open(options.database, options.sections, guard));
 }
 
-class LocatedObjectStore implements ObjectStore, AsyncDisposable {
+class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposable {
   readonly #database: Database;
   readonly #retireGraceSeconds: number;
   readonly #leaseSeconds: number;
   readonly #lateSeconds: number;
-  readonly backends: Backends;
+  readonly #backends: Backends;
 
   constructor(options: ObjectStoreOptions, backends: Backends) {
     this.#database = options.database;
-    this.backends = backends;
+    this.#backends = backends;
     this.#retireGraceSeconds = options.retireGraceSeconds ?? 900;
     this.#leaseSeconds = options.leaseSeconds ?? 300;
     this.#lateSeconds = options.lateSeconds ?? 900;
   }
 
   async stage(ref: ObjectRef, body: ObjectBody, call: Call): Promise<StagedObject> {
-    const backend = this.backends.for(ref.bucket);
+    const backend = this.#backends.for(ref.bucket);
     const driver = await backend.forWriting(call);
     const physicalKey = createPhysicalKey();
     const location = { backendId: backend.id, physicalKey, ref, writer: randomUUID() };
@@ -74,8 +91,8 @@ class LocatedObjectStore implements ObjectStore, AsyncDisposable {
     const lease = this.#keepLease(ref, locationId, call);
     try {
       const { account, bucket, key } = ref;
-      const installation = this.backends.installation.id;
-      const { source, written } = writtenBody(body, this.backends.compressionOf(backend), (codec) =>
+      const installation = this.#backends.installation.id;
+      const { source, written } = writtenBody(body, this.#backends.compressionOf(backend), (codec) =>
         formatHeader({ installation, location: locationId, account, bucket, key, codec }),
       );
       const stored = await driver.put(physicalKey, source, lease.call);
@@ -130,13 +147,75 @@ class LocatedObjectStore implements ObjectStore, AsyncDisposable {
     return isRetired;
   }
 
+  async relocate(tx: Transaction, version: ObjectVersion, copy: StagedObject): Promise<boolean> {
+    if (copy.contentDigest !== version.contentDigest) throw new TypeError("a copy has another content");
+    if (!(await makeLive(tx, copy.locationId))) throw leaseLost(copy.ref);
+    return await switchPointer(tx, version.ref, version.locationId, copy.locationId);
+  }
+
   async reap(limit: number, call: Call): Promise<ReapReport> {
     const options = { graceSeconds: this.#retireGraceSeconds, lateSeconds: this.#lateSeconds };
-    return await reap(this.#database, this.backends.all, options, limit, call);
+    return await reap(this.#database, this.#backends.all, options, limit, call);
+  }
+
+  async usage(look: boolean, call: Call): Promise<UsageReport> {
+    return await readUsage(this.#database, this.#backends.all, look, call);
+  }
+
+  async reclaimable(): Promise<readonly (Reclaimable & { readonly place: string })[]> {
+    const places = await this.#places();
+    const found = await reclaimable(this.#database, this.#retireGraceSeconds);
+    return found.map((each) => ({ ...each, place: places.get(each.backendId) ?? String(each.backendId) }));
+  }
+
+  async scrub(
+    { repair, ...options }: Omit<ScrubOptions, "repair"> & { readonly repair?: RepairOptions },
+    call: Call,
+  ): Promise<ScrubReport> {
+    const mend =
+      repair === undefined
+        ? {}
+        : {
+            repair: async (version: ObjectVersion & Located, under: Call) =>
+              (await this.#restore(version, under)) || (await repair.onLost(version.ref, under)),
+          };
+    return await scrub(this.#database, this.#backends.all, { ...options, ...mend }, call);
+  }
+
+  async claim(call: Call): Promise<readonly string[]> {
+    return (await this.#backends.claim(call)).map(({ description }) => description);
+  }
+
+  async elsewhere(): Promise<readonly Elsewhere[]> {
+    const counts = await objectsByBackend(this.#database);
+    const targets = [this.#backends.workingSet.id, this.#backends.archive.id];
+    const configured = new Set(this.#backends.all.map(({ id }) => id));
+    return [...(await this.#places())].flatMap(([id, place]) => {
+      const objects = counts.get(id) ?? 0;
+      return objects === 0 || targets.includes(id) ? [] : [{ place, isConfigured: configured.has(id), objects }];
+    });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.backends[Symbol.asyncDispose]();
+    await this.#backends[Symbol.asyncDispose]();
+  }
+
+  async #places(): Promise<ReadonlyMap<number, string>> {
+    return new Map((await readBackends(this.#database)).map((row) => [row.id, describeBackend(row)]));
+  }
+
+  /** Copies the content from another place where it is right, and lets the object lie there. */
+  async #restore(version: ObjectVersion & Located, call: Call): Promise<boolean> {
+    for (const copy of await findCopies(this.#database, version)) {
+      const open = (under: Call) => this.#open(version, copy, under);
+      try {
+        const staged = await this.stage(version.ref, { open }, call);
+        if (await this.#database.transaction((tx) => this.relocate(tx, version, staged), call)) return true;
+      } catch (error) {
+        if (!isCode(error, "BACKEND_KEY_MISSING", "OBJECT_DIGEST_MISMATCH")) throw error;
+      }
+    }
+    return false;
   }
 
   async #locate(ref: ObjectRef): Promise<ObjectVersion & Located> {
@@ -156,7 +235,7 @@ class LocatedObjectStore implements ObjectStore, AsyncDisposable {
   }
 
   async #open(version: ObjectVersion, at: Located, call: Call): Promise<Readable> {
-    const backend = await this.backends.of(at.backendId, call);
+    const backend = await this.#backends.of(at.backendId, call);
     const driver = await backend.driver(call);
     const open = async (judge: (wrong: WrongBytes) => Promise<Error>) =>
       verifiedContent(await driver.get(at.physicalKey, undefined, call), at, judge);

@@ -3,6 +3,9 @@ import type { Transaction } from "../db/index.ts";
 import type { StowageError } from "../errors/index.ts";
 import type { Call } from "../runtime/index.ts";
 import type { BodySource } from "./driver.ts";
+import type { Reclaimable } from "./rows/reaper.ts";
+import type { ScrubOptions, ScrubReport } from "./scrub.ts";
+import type { UsageReport } from "./usage.ts";
 
 /** The logical name of an object. */
 export interface ObjectRef {
@@ -60,8 +63,39 @@ export interface ObjectStore {
    */
   get(ref: ObjectRef, call: Call): Promise<{ readonly version: ObjectVersion; readonly body: Readable }>;
   find(ref: ObjectRef, call: Call): Promise<ObjectVersion | undefined>;
+  /**
+   * Lets a version lie at a staged copy of it instead of where it lies; the place it leaves is retired. False when the object has changed or moved.
+   * @throws StowageError `OBJECT_LEASE_LOST`
+   */
+  relocate(tx: Transaction, version: ObjectVersion, copy: StagedObject): Promise<boolean>;
   /** Removes the pointer and retires its location. False when there is none. */
   retire(tx: Transaction, ref: ObjectRef): Promise<boolean>;
   /** A bounded pass of the reaper: the only thing that deletes bytes. */
   reap(limit: number, call: Call): Promise<ReapReport>;
+}
+
+/** Objects that lie where new ones do not go. */
+export interface Elsewhere {
+  /** For people. */
+  readonly place: string;
+  readonly isConfigured: boolean;
+  readonly objects: number;
+}
+
+export interface RepairOptions {
+  /** What becomes of a visible object whose bytes are lost: true when they will be made anew. */
+  readonly onLost: (ref: ObjectRef, call: Call) => Promise<boolean>;
+}
+
+/** What keeps a store healthy. */
+export interface StoreMaintenance {
+  /** What is kept, where, and what the backends really hold; these are listed only when `look` is true. */
+  usage(look: boolean, call: Call): Promise<UsageReport>;
+  /** What the reaper would take now, and what later. */
+  reclaimable(call: Call): Promise<readonly (Reclaimable & { readonly place: string })[]>;
+  /** Reads everything back, or a share of it; goes on with a scrub that was interrupted. */
+  scrub(options: Omit<ScrubOptions, "repair"> & { readonly repair?: RepairOptions }, call: Call): Promise<ScrubReport>;
+  /** Makes all configured backends this database's, and no copy's of it. Returns their places. */
+  claim(call: Call): Promise<readonly string[]>;
+  elsewhere(call: Call): Promise<readonly Elsewhere[]>;
 }

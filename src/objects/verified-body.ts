@@ -15,10 +15,12 @@ export interface Recorded {
 /** Bytes that are not those that were written; `actual` says what they are instead. */
 export class WrongBytes extends Error {
   readonly actual: string;
+  readonly isTooShort: boolean;
 
-  constructor(actual: string) {
+  constructor(actual: string, isTooShort = false) {
     super(`wrong bytes: ${actual}`);
     this.actual = actual;
+    this.isTooShort = isTooShort;
   }
 }
 
@@ -85,7 +87,7 @@ class Unwrap extends Transform {
   override _flush(done: TransformCallback): void {
     const { storedBytes, storedDigest } = this.#recorded;
     if (this.#digester.bytes < storedBytes) {
-      done(new WrongBytes(`${this.#digester.bytes} of ${storedBytes} stored bytes`));
+      done(new WrongBytes(`${this.#digester.bytes} of ${storedBytes} stored bytes`, true));
       return;
     }
     const actual = this.#digester.digest();

@@ -1,6 +1,7 @@
 import { addAbortSignal, pipeline, Readable, Transform } from "node:stream";
+import type { Compression } from "../config/index.ts";
 import type { Call } from "../runtime/index.ts";
-import { type Codec, type Compression, encoder } from "./codec.ts";
+import { type Codec, encoder } from "./codec.ts";
 import { Digester } from "./digester.ts";
 import type { BodySource } from "./driver.ts";
 import { formatTrailer, trailerBytes } from "./envelope.ts";

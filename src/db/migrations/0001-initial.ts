@@ -32,7 +32,7 @@ export const initial: Migration = {
       create table locations (
         id bigint primary key generated always as identity,
         backend_id integer not null references backends (id),
-        physical_key text not null,
+        physical_key text collate "C" not null,
         account text not null,
         bucket text not null,
         object_key text not null,

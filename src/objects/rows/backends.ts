@@ -50,8 +50,13 @@ export async function readBackend(database: Database, id: number): Promise<Backe
   return row === undefined ? undefined : rowOf(row);
 }
 
-/** Records the intent to write the next marker, unless one was recorded before; returns what it is to say. */
-export async function intendMarker(database: Database, id: number, generation: number, token: string): Promise<string> {
+/** Records the intent to write the next marker, unless one was recorded before; returns what it is to say, or nothing when `generation` is over. */
+export async function intendMarker(
+  database: Database,
+  id: number,
+  generation: number,
+  token: string,
+): Promise<string | undefined> {
   const row = await database.sql
     .updateTable("backends")
     .set({ next_token: sql<string>`coalesce(next_token, ${token}::uuid)` })
@@ -59,7 +64,7 @@ export async function intendMarker(database: Database, id: number, generation: n
     .where("generation", "=", generation)
     .returning("next_token")
     .executeTakeFirst();
-  return row?.next_token ?? token;
+  return row?.next_token ?? undefined;
 }
 
 /** The marker that was intended lies at the backend. */

@@ -121,6 +121,26 @@ export async function movePointer(
   }
 }
 
+/** Points the object from one location of its version to another of the same content; false when it points elsewhere by now. */
+export async function switchPointer(
+  tx: Transaction,
+  { account, bucket, key }: ObjectRef,
+  from: number,
+  to: number,
+): Promise<boolean> {
+  const result = await tx.sql
+    .updateTable("objects")
+    .set({ location_id: to })
+    .where("account", "=", account)
+    .where("bucket", "=", bucket)
+    .where("key", "=", key)
+    .where("location_id", "=", from)
+    .executeTakeFirst();
+  if (result.numUpdatedRows !== 1n) return false;
+  await retireLocation(tx, from);
+  return true;
+}
+
 /** Removes the pointer and retires its location; false when there is none. */
 export async function removePointer(tx: Transaction, { account, bucket, key }: ObjectRef): Promise<boolean> {
   const removed = await tx.sql
@@ -146,7 +166,7 @@ async function retireLocation(tx: Transaction, id: number): Promise<void> {
   if (result.numUpdatedRows !== 1n) throw new TypeError(`location ${id} had a pointer and was not live`);
 }
 
-const locatedColumns = [
+export const locatedColumns = [
   "locations.id",
   "backend_id",
   "physical_key",

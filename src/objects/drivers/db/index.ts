@@ -1,3 +1,3 @@
 /** The `db` driver: blobs in the database itself. */
 export { DatabaseDriver } from "./database-driver.ts";
-export { databaseDriver } from "./definition.ts";
+export { databaseOpener } from "./opener.ts";

@@ -1,0 +1,31 @@
+// biome-ignore lint/plugin: reads at most a header, by range
+import { buffer } from "node:stream/consumers";
+import { z } from "zod";
+import type { Call } from "../runtime/index.ts";
+import type { ObjectDriver, PhysicalKey } from "./driver.ts";
+import { headerBytesMax, headerLength, prefixBytes } from "./envelope.ts";
+
+const headerSchema = z.object({
+  installation: z.string(),
+  location: z.number(),
+  account: z.string(),
+  bucket: z.string(),
+  key: z.string(),
+  codec: z.string(),
+});
+
+/** What stored bytes say of themselves, without reading them all; `undefined` when they have no envelope. */
+export async function readHeader(
+  driver: ObjectDriver,
+  key: PhysicalKey,
+  call: Call,
+): Promise<z.infer<typeof headerSchema> | undefined> {
+  const begin = await buffer(await driver.get(key, { first: 0, last: prefixBytes + headerBytesMax - 1 }, call));
+  const length = headerLength(begin);
+  if (length === undefined || begin.length < prefixBytes + length) return undefined;
+  try {
+    return headerSchema.parse(JSON.parse(begin.subarray(prefixBytes, prefixBytes + length).toString()));
+  } catch {
+    return undefined;
+  }
+}

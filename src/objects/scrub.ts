@@ -1,0 +1,285 @@
+import { createHash } from "node:crypto";
+import type { Database } from "../db/index.ts";
+import { isCode, messageOf, StowageError, toStowageError } from "../errors/index.ts";
+import { announce, type Call, type Clock, type ProgressTask, throwIfAborted } from "../runtime/index.ts";
+import type { Backend } from "./backends.ts";
+import type { ObjectDriver, PhysicalKey } from "./driver.ts";
+import { readHeader } from "./envelope-reader.ts";
+import { findVersion, type Located, recordDamage } from "./rows/locations.ts";
+import {
+  beginScrub,
+  countDamaged,
+  endScrub,
+  type FindingKind,
+  findUnfinishedScrub,
+  readFindings,
+  recordChecked,
+  recordFinding,
+  recordScrubProgress,
+  type ScrubFinding,
+  type ScrubRow,
+  scrubTotal,
+} from "./rows/scrubs.ts";
+import { findPlaced, type PlacedRow } from "./rows/walk.ts";
+import type { ObjectRef, ObjectVersion } from "./store.ts";
+import { verifiedContent, WrongBytes } from "./verified-body.ts";
+import { type Placed, walk } from "./walk.ts";
+
+export interface ScrubOptions {
+  /** Of the objects, from 0 to 1: what is only looked for in the listing, and what is read. */
+  readonly share: number;
+  /** No more than this many bytes per second are read. */
+  readonly bytesPerSecondMax?: number;
+  /** Begin anew instead of going on with a scrub that was interrupted. */
+  readonly restart: boolean;
+  /** Chooses the sample. */
+  readonly seed: number;
+  /** Tries to mend a damaged or missing live object; true when its bytes are right again. */
+  readonly repair?: (version: ObjectVersion & Located, call: Call) => Promise<boolean>;
+  readonly clock: Clock;
+  readonly begin: (objects: number, bytes: number) => ProgressTask;
+}
+
+export interface ScrubReport {
+  readonly id: number;
+  readonly startedAt: Date;
+  readonly isResumed: boolean;
+  readonly objects: number;
+  readonly bytes: number;
+  readonly repaired: number;
+  /** Live objects that are damaged still. */
+  readonly damaged: number;
+  /** Of each kind, by its name. */
+  readonly counts: Readonly<Record<string, number>>;
+  /** The first ones. */
+  readonly findings: readonly (ScrubFinding & { readonly backend: string })[];
+  /** Backends that could not be looked at. */
+  readonly failures: readonly { readonly backend: string; readonly error: StowageError }[];
+}
+
+const findingsShownMax = 1000;
+const readsAtOnce = 4;
+const progressEvery = 100;
+
+/**
+ * Reads everything back and compares it with what was recorded.
+ *
+ * | step | durable | a crash leaves | then |
+ * |---|---|---|---|
+ * | a location was read and is right | when (`checked_at`), with the next batch | – | it is read again |
+ * | a location is wrong, twice | the damage beside the location, and the finding | the finding | – |
+ * | a batch | how far the scrub has come | the last batch unrecorded | the next scrub goes on behind the batch before |
+ */
+export async function scrub(
+  database: Database,
+  backends: readonly Backend[],
+  options: ScrubOptions,
+  call: Call,
+): Promise<ScrubReport> {
+  const unfinished = await findUnfinishedScrub(database);
+  if (unfinished !== undefined && options.restart) await endScrub(database, unfinished.id);
+  const resumed = options.restart ? undefined : unfinished;
+  const row = resumed ?? (await beginScrub(database, options.share, options.seed));
+  const total = await scrubTotal(database);
+  const task = options.begin(total.objects, total.bytes);
+  const run = new Scrub(database, row, options, task, call);
+  const failures: { backend: string; error: StowageError }[] = [];
+  const sorted = backends.toSorted((one, other) => one.id - other.id);
+  for (const backend of sorted) {
+    if (row.backendId !== undefined && backend.id < row.backendId) continue;
+    try {
+      await run.read(backend, backend.id === row.backendId ? (row.afterKey as PhysicalKey) : undefined);
+    } catch (error) {
+      throwIfAborted(call);
+      failures.push({ backend: backend.description, error: toStowageError(error) });
+      // The next scrub begins again where this one failed.
+      run.isPlaceKept = true;
+    }
+  }
+  if (failures.length === 0) await endScrub(database, row.id);
+  const { findings, counts } = await readFindings(database, row.id, findingsShownMax);
+  const damaged = await countDamaged(database);
+  task.end(damaged === 0 ? "no damage" : `${damaged} damaged`);
+  const nameOf = (id: number) => sorted.find((backend) => backend.id === id)?.description ?? String(id);
+  return {
+    id: row.id,
+    startedAt: row.startedAt,
+    isResumed: resumed !== undefined,
+    objects: run.objects,
+    bytes: run.bytes,
+    repaired: run.repaired,
+    damaged,
+    counts,
+    findings: findings.map((finding) => ({ ...finding, backend: nameOf(finding.backendId) })),
+    failures,
+  };
+}
+
+class Scrub {
+  readonly #database: Database;
+  readonly #row: ScrubRow;
+  readonly #options: ScrubOptions;
+  readonly #task: ProgressTask;
+  readonly #call: Call;
+  objects: number;
+  bytes: number;
+  repaired = 0;
+  /** How far it has come is no longer recorded. */
+  isPlaceKept = false;
+  #right: number[] = [];
+
+  constructor(database: Database, row: ScrubRow, options: ScrubOptions, task: ProgressTask, call: Call) {
+    this.#database = database;
+    this.#row = row;
+    this.#options = options;
+    this.#task = task;
+    this.#call = call;
+    this.objects = row.objects;
+    this.bytes = row.bytes;
+  }
+
+  async read(backend: Backend, after: PhysicalKey | undefined): Promise<void> {
+    const driver = await backend.driver(this.#call);
+    let batch: Placed[] = [];
+    for await (const placed of walk(this.#database, backend.id, driver, after, this.#call)) {
+      batch.push(placed);
+      if (batch.length < progressEvery) continue;
+      await this.#batch(backend, driver, batch);
+      batch = [];
+    }
+    if (batch.length > 0) await this.#batch(backend, driver, batch);
+  }
+
+  async #batch(backend: Backend, driver: ObjectDriver, batch: readonly Placed[]): Promise<void> {
+    const waiting = batch.values();
+    const results = await Promise.allSettled(
+      Array.from({ length: readsAtOnce }, async () => {
+        for (const placed of waiting) await this.#look(backend, driver, placed);
+      }),
+    );
+    for (const result of results) if (result.status === "rejected") throw result.reason;
+    await recordChecked(this.#database, this.#right);
+    this.#right = [];
+    if (this.isPlaceKept) return;
+    const afterKey = batch.at(-1)?.key ?? "";
+    await recordScrubProgress(this.#database, this.#row.id, {
+      backendId: backend.id,
+      afterKey,
+      objects: this.objects,
+      bytes: this.bytes,
+    });
+    announce("objects scrubbed", { scrubId: this.#row.id });
+  }
+
+  async #look(backend: Backend, driver: ObjectDriver, { key, listed, row }: Placed): Promise<void> {
+    throwIfAborted(this.#call);
+    if (row === undefined) {
+      const detail = await this.#describeExtra(driver, key);
+      await this.#found(backend, key, "extra", detail, listed?.sizeBytes);
+      return;
+    }
+    // What is being written or removed just now is neither here nor there.
+    if (row.located === undefined || row.state === "pending" || row.state === "deleting") return;
+    const isSuspect =
+      listed === undefined || listed.sizeBytes !== row.located.storedBytes || row.located.damage !== undefined;
+    if (!isSuspect && !this.#isInSample(row.id)) return;
+    await this.#pace(row.located.storedBytes);
+    const trouble = await this.#inspect(driver, row.located);
+    this.objects++;
+    this.bytes += row.located.storedBytes;
+    this.#task.advance(row.located.storedBytes);
+    if (trouble === undefined) this.#right.push(row.id);
+    else await this.#trouble(backend, key, row, trouble);
+  }
+
+  async #trouble(backend: Backend, key: PhysicalKey, row: PlacedRow, trouble: Trouble): Promise<void> {
+    // It may have gone while it was read.
+    const now = await findPlaced(this.#database, backend.id, key);
+    if (now?.located === undefined || now.state === "deleting" || now.state === "pending") return;
+    const { bucket, key: objectKey, account } = row.ref;
+    const detail = `${account}/${bucket}/${objectKey}: ${trouble.detail}`;
+    if (trouble.kind !== "unreadable") await recordDamage(this.#database, row.id, trouble.detail);
+    await this.#found(backend, key, trouble.kind, detail, now.located.storedBytes);
+    if (this.#options.repair === undefined || trouble.kind === "unreadable") return;
+    const version = await this.#versionAt(row.ref, row.id);
+    if (version !== undefined && (await this.#options.repair(version, this.#call))) this.repaired++;
+  }
+
+  /** The visible version of the object, if this is where it lies. */
+  async #versionAt(ref: ObjectRef, locationId: number): Promise<(ObjectVersion & Located) | undefined> {
+    const version = await findVersion(this.#database.sql, ref);
+    return version?.locationId === locationId ? version : undefined;
+  }
+
+  async #inspect(driver: ObjectDriver, at: Located): Promise<Trouble | undefined> {
+    const first = await inspect(driver, at, this.#call);
+    // What was read wrong once may be right.
+    return first === undefined ? undefined : await inspect(driver, at, this.#call);
+  }
+
+  async #describeExtra(driver: ObjectDriver, key: PhysicalKey): Promise<string> {
+    try {
+      const header = await readHeader(driver, key, this.#call);
+      if (header === undefined) return "nothing of stowage's";
+      const { installation, account, bucket, key: objectKey } = header;
+      return `${account}/${bucket}/${objectKey} of installation ${installation}`;
+    } catch (error) {
+      throwIfAborted(this.#call);
+      return `not readable: ${messageOf(error)}`;
+    }
+  }
+
+  async #found(
+    backend: Backend,
+    physicalKey: PhysicalKey,
+    kind: FindingKind,
+    detail: string,
+    bytes: number | undefined,
+  ): Promise<void> {
+    const finding = { backendId: backend.id, physicalKey, kind, detail, bytes };
+    await recordFinding(this.#database, this.#row.id, finding);
+  }
+
+  #isInSample(id: number): boolean {
+    const { share, seed } = this.#row;
+    if (share >= 1) return true;
+    const number = createHash("sha256").update(`${seed}:${id}`).digest().readUInt32LE(0);
+    return number / 2 ** 32 < share;
+  }
+
+  #paidUntilMs = 0;
+
+  /** Waits until `bytes` more may be read. */
+  async #pace(bytes: number): Promise<void> {
+    const { bytesPerSecondMax, clock } = this.#options;
+    if (bytesPerSecondMax === undefined) return;
+    const now = clock.now().getTime();
+    const startMs = Math.max(now, this.#paidUntilMs);
+    this.#paidUntilMs = startMs + (bytes / bytesPerSecondMax) * 1000;
+    if (startMs > now) await clock.sleep(startMs - now, this.#call);
+  }
+}
+
+interface Trouble {
+  readonly kind: FindingKind;
+  readonly detail: string;
+}
+
+/** Reads a location through and says what is wrong with it, if something is. */
+async function inspect(driver: ObjectDriver, at: Located, call: Call): Promise<Trouble | undefined> {
+  try {
+    const stored = await driver.get(at.physicalKey, undefined, call);
+    for await (const _ of verifiedContent(stored, at, async (wrong) => wrong)) {
+      // only read
+    }
+    return undefined;
+  } catch (error) {
+    throwIfAborted(call);
+    if (error instanceof WrongBytes) {
+      return { kind: error.isTooShort ? "truncated" : "damaged", detail: error.actual };
+    }
+    if (isCode(error, "BACKEND_KEY_MISSING")) return { kind: "missing", detail: "its bytes are missing" };
+    if (error instanceof StowageError) return { kind: "unreadable", detail: error.message };
+    throw error;
+  }
+}

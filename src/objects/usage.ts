@@ -1,0 +1,80 @@
+import type { Database } from "../db/index.ts";
+import { type StowageError, toStowageError } from "../errors/index.ts";
+import { type Call, throwIfAborted } from "../runtime/index.ts";
+import { type Backend, describeBackend } from "./backends.ts";
+import { readBackends } from "./rows/backends.ts";
+import { type DatabaseSize, type KeptGroup, keptGroups, readDatabaseSize } from "./rows/usage.ts";
+import { walk } from "./walk.ts";
+
+/** What a backend really holds, against what the rows say of it. */
+export interface BackendHolding {
+  readonly id: number;
+  /** For people. */
+  readonly place: string;
+  /** Whether the configuration names it. */
+  readonly isConfigured: boolean;
+  /** What is listed there; left out when nobody looked, or could. */
+  readonly held?: {
+    readonly blobs: number;
+    readonly bytes: number;
+    /** Of these, what rows explain. */
+    readonly explainedBlobs: number;
+    readonly explainedBytes: number;
+    /** What rows say is there and is not. */
+    readonly missingBlobs: number;
+    readonly missingBytes: number;
+  };
+  /** Why it could not be looked at. */
+  readonly error?: StowageError;
+}
+
+export interface UsageReport {
+  readonly groups: readonly KeptGroup[];
+  readonly backends: readonly BackendHolding[];
+  readonly database: DatabaseSize;
+}
+
+/** What is kept, where, and how much space that takes. Lists every configured backend unless `look` is false. */
+export async function readUsage(
+  database: Database,
+  configured: readonly Backend[],
+  look: boolean,
+  call: Call,
+): Promise<UsageReport> {
+  const backends: BackendHolding[] = [];
+  for (const row of await readBackends(database)) {
+    const backend = configured.find(({ id }) => id === row.id);
+    const holding = { id: row.id, place: describeBackend(row), isConfigured: backend !== undefined };
+    if (backend === undefined || !look) backends.push(holding);
+    else backends.push({ ...holding, ...(await lookAt(database, backend, call)) });
+  }
+  return { groups: await keptGroups(database), backends, database: await readDatabaseSize(database) };
+}
+
+async function lookAt(
+  database: Database,
+  backend: Backend,
+  call: Call,
+): Promise<Pick<BackendHolding, "held"> | Pick<BackendHolding, "error">> {
+  const held = { blobs: 0, bytes: 0, explainedBlobs: 0, explainedBytes: 0, missingBlobs: 0, missingBytes: 0 };
+  try {
+    for await (const { listed, row } of walk(database, backend.id, await backend.driver(call), undefined, call)) {
+      if (listed !== undefined) {
+        held.blobs++;
+        held.bytes += listed.sizeBytes;
+      }
+      if (listed !== undefined && row !== undefined) {
+        held.explainedBlobs++;
+        held.explainedBytes += listed.sizeBytes;
+      }
+      if (listed === undefined && row?.located !== undefined && row.state !== "deleting") {
+        held.missingBlobs++;
+        held.missingBytes += row.located.storedBytes;
+      }
+    }
+    return { held };
+  } catch (error) {
+    throwIfAborted(call);
+    return { error: toStowageError(error) };
+  }
+}
