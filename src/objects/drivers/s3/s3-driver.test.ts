@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { describeDriver } from "../../../../test/conformance/driver-suite.ts";
 import { driverOnNewBucket, type S3Server } from "../../../../test/s3/bucket.ts";
+import { startModelServer } from "../../../../test/s3/model-server.ts";
 import { startStandIn } from "../../../../test/s3/stand-in.ts";
 
 describeDriver("the s3 driver on a stand-in from npm", async () => {
@@ -8,6 +9,15 @@ describeDriver("the s3 driver on a stand-in from npm", async () => {
   const server = starting.use(await startStandIn());
   const keys = { access_key: "S3RVER", secret_key: "S3RVER" };
   const backend = starting.use(await driverOnNewBucket({ name: "s3rver", url: server.url, ...keys }));
+  const started = starting.move();
+  return { ...backend, [Symbol.asyncDispose]: () => started.disposeAsync() };
+});
+
+describeDriver("the s3 driver on a model of S3, which verifies checksums and conditions", async () => {
+  await using starting = new AsyncDisposableStack();
+  const server = starting.use(await startModelServer());
+  const keys = { access_key: "model", secret_key: "model-secret" };
+  const backend = starting.use(await driverOnNewBucket({ name: "model", url: server.url, ...keys }));
   const started = starting.move();
   return { ...backend, [Symbol.asyncDispose]: () => started.disposeAsync() };
 });
