@@ -7,7 +7,7 @@ import { discard, readJson, Transport } from "../../src/objects/drivers/swift/tr
 import { createCall } from "../../src/runtime/index.ts";
 import type { DriverUnderTest } from "../conformance/driver-suite.ts";
 
-/** A real Swift with its login of version 1. */
+/** A Swift with its login of version 1. */
 export interface SwiftServer {
   readonly auth: string;
   readonly user: string;
@@ -28,8 +28,9 @@ export function parseServer(text: string): SwiftServer {
 
 export interface SwiftUnderTest extends DriverUnderTest {
   readonly driver: SwiftDriver;
-  readonly client: SwiftClient;
-  readonly attempt: Attempt;
+  /** Past the driver: an object of any name. */
+  store(name: string, bytes: Buffer): Promise<void>;
+  remove(name: string): Promise<void>;
 }
 
 /** A driver on a new container, whose name has all that names may have. Its end takes the container away. */
@@ -54,19 +55,25 @@ export async function openContainer(
     const answer = await client.request({ method: "GET", query, accepts: [200] }, attempt, call);
     return ((await readJson(answer, 16 * 1024 * 1024, attempt, call)) as { name: string }[]).map(({ name }) => name);
   };
+  const remove = async (name: string) => {
+    await discard(await client.request({ method: "DELETE", name, accepts: [204, 404] }, attempt, call), call);
+  };
   const driver = new SwiftDriver(client, { prefix, segmentBytes, pageSize });
   return {
     driver,
-    client,
-    attempt,
+    remove,
+    async store(name, bytes) {
+      await discard(
+        await client.request({ method: "PUT", name, body: () => bytes, accepts: [201] }, attempt, call),
+        call,
+      );
+    },
     // Swift sends smaller segments at one a second.
     chunkBytes: 1024 * 1024,
     severalPages: 2 * pageSize + 10,
     remains: names,
     async [Symbol.asyncDispose]() {
-      for (const name of await names()) {
-        await discard(await client.request({ method: "DELETE", name, accepts: [204, 404] }, attempt, call), call);
-      }
+      for (const name of await names()) await remove(name);
       await discard(await client.request({ method: "DELETE", accepts: [204, 404] }, attempt, call), call);
       await driver[Symbol.asyncDispose]();
     },
