@@ -3,6 +3,7 @@ import { fromNodeProviderChain } from "@aws-sdk/credential-providers";
 import { Secret } from "../../../config/index.ts";
 import { messageOf, StowageError } from "../../../errors/index.ts";
 import type { S3Credentials } from "./configuration.ts";
+import { searchFailure } from "./failures.ts";
 
 export interface Keys {
   readonly accessKeyId: string;
@@ -28,7 +29,9 @@ export function createKeyProvider(credentials: S3Credentials): () => Promise<Key
   // The metadata service of an instance is slow now and then, and its one answer decides everything.
   const search = fromNodeProviderChain({ timeout: 2000, maxRetries: 3 });
   return async () => {
-    const keys = await search();
+    const keys = await search().catch((error: unknown) => {
+      throw searchFailure(error);
+    });
     // Revealed values are masked in every output.
     for (const value of [keys.secretAccessKey, keys.sessionToken]) if (value) new Secret(value).reveal();
     return keys;

@@ -75,7 +75,7 @@ export const staleCredentials = [
 
 const deniedCodes = [
   ...["AccessDenied", "AllAccessDisabled", "AccountProblem", "Forbidden", "InvalidSecurity", "NotSignedUp"],
-  ...["SignatureDoesNotMatch", "RequestTimeTooSkewed", "CredentialsProviderError", "TokenProviderError"],
+  ...["SignatureDoesNotMatch", "RequestTimeTooSkewed"],
   ...staleCredentials,
 ];
 const throttledCodes = [
@@ -103,7 +103,7 @@ export function failureFrom(error: unknown, request: Request, place: Place): Sto
   const reason = refusal.message;
   const options = (hint?: string) => ({ cause: refusal, ...(hint === undefined ? {} : { hint }) });
 
-  if (status === 0 && !refusal.is("CredentialsProviderError", "TokenProviderError")) {
+  if (status === 0) {
     const hint = tlsCode.test(refusal.code)
       ? "the server's certificate is not trusted: name the certificates of its authority in ca_file"
       : `look whether ${place.server} is right and can be reached from here`;
@@ -136,13 +136,28 @@ export function failureFrom(error: unknown, request: Request, place: Place): Sto
 }
 
 /** Says that the bucket is not there, and what to do. */
-export function bucketMissing({ bucket, server }: Place, cause: Refusal): StowageError {
+function bucketMissing({ bucket, server }: Place, cause: Refusal): StowageError {
   const hint = `make the bucket ${bucket}, or set create_bucket: true`;
   return new StowageError(
     "BACKEND_CONTAINER_MISSING",
     { driver: "s3", container: bucket, reason: `at ${server}` },
     { cause, hint },
   );
+}
+
+/** A search for credentials that found none. */
+export function searchFailure(error: unknown): StowageError {
+  const cause = new Refusal(error);
+  const details = { driver: "s3", operation: "find credentials", reason: cause.message };
+  const isNothingThere = cause.is("CredentialsProviderError", "TokenProviderError");
+  // Of those who give credentials away, not of the bucket's server.
+  if (!isNothingThere && (cause.status === 0 || cause.status === 429 || cause.status >= 500)) {
+    return new StowageError("BACKEND_UNREACHABLE", details, { cause });
+  }
+  const hint = isNothingThere
+    ? "give this machine, task or service account a role or keys, or set access_key and secret_key"
+    : "look whether the role may be taken from here";
+  return new StowageError("BACKEND_DENIED", details, { cause, hint });
 }
 
 function wrongRegion(refusal: Refusal, place: Place, options: (hint?: string) => { cause: Refusal }): StowageError {
@@ -160,9 +175,6 @@ function deniedHint(refusal: Refusal, { permission }: Request, resource: string)
   if (refusal.is("RequestTimeTooSkewed") || Math.abs(refusal.clockAheadMs) > skewMaxMs) {
     const how = minutes === 0 ? "differ" : `differ by ${Math.abs(minutes)} minutes`;
     return `set this machine's clock: it and the server's ${how}`;
-  }
-  if (refusal.is("CredentialsProviderError", "TokenProviderError")) {
-    return "give this machine, task or service account a role or keys, or set access_key and secret_key";
   }
   if (refusal.is("SignatureDoesNotMatch")) return "check secret_key: it does not belong to access_key";
   if (refusal.is(...staleCredentials)) return "check access_key: the server does not know it, or it has expired";

@@ -41,8 +41,9 @@ async function lookAt(connection: Connection, call: Call): Promise<void> {
     try {
       await ask();
     } catch (reason) {
-      const region = refusalOf(reason)?.region;
-      if (url === undefined || region === undefined || !isCode(reason, "CONFIG_INVALID")) throw reason;
+      const refusal = refusalOf(reason);
+      const region = refusal?.is("AuthorizationHeaderMalformed") ? refusal.region : undefined;
+      if (url === undefined || region === undefined) throw reason;
       // Beside a url, the region is what requests are signed for, and the server knows best.
       connection.useRegion(region);
       await ask();

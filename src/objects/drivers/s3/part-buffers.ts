@@ -2,8 +2,8 @@ import { StowageError } from "../../../errors/index.ts";
 
 const MiB = 1024 * 1024;
 
-/** The smallest part that S3 takes, but for an upload's last. */
-export const partBytesMin = 5 * MiB;
+/** The smallest part that S3 takes, but for the last of an upload. */
+const partBytesMin = 5 * MiB;
 const partBytesUsual = 8 * MiB;
 export const partsMax = 10_000;
 export const objectBytesMax = 5 * 1024 ** 4;

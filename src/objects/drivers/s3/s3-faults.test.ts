@@ -120,7 +120,7 @@ describe("a put of one request", () => {
   test("the same where the server tells no checksum: the ETag shows it", async () => {
     const key = createPhysicalKey();
     await driver.put(key, body(small), call);
-    const isHead = ({ method, path }: Asked) => method === "HEAD" && path !== "/bucket";
+    const isHead = ({ method, path }: Asked) => method === "HEAD" && path !== "/bucket/";
     failing(isHead, {
       change(bytes, headers) {
         delete headers["x-amz-checksum-sha256"];
