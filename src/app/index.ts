@@ -2,3 +2,4 @@
 export type * from "./application.ts";
 export { loadDrivers } from "./load-drivers.ts";
 export { openApplication } from "./open.ts";
+export { type BackendCheck, openStoreCheck, type StoreCheck, type StoreName } from "./store-check.ts";

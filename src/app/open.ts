@@ -1,12 +1,10 @@
 import type { AnalysisReport, Analyzer, ImageName } from "../analysis/index.ts";
-import type { Configuration, StoreSection } from "../config/index.ts";
 import { type Database, openDatabase } from "../db/index.ts";
 import { isCode } from "../errors/index.ts";
 import { type ImageRecord, Images, listImages } from "../images/index.ts";
 import type { PackageType } from "../layer/index.ts";
 import { bytesToText, type MergedEntry, type Package, pathText } from "../layer/index.ts";
-import { databaseOpener } from "../objects/drivers/db/index.ts";
-import { type BackendSection, type BackendSections, guard, openObjectStore } from "../objects/index.ts";
+import { guard, openObjectStore } from "../objects/index.ts";
 import { formatPlatform, openSource, parsePlatform, parseReference } from "../oci/index.ts";
 import type { Call } from "../runtime/index.ts";
 import type {
@@ -20,8 +18,7 @@ import type {
   ImageSummary,
   PackageRecord,
 } from "./application.ts";
-
-import { loadDrivers } from "./load-drivers.ts";
+import { sectionsOf } from "./sections.ts";
 
 /** Until accounts come, everything belongs to this one. */
 const account = "admin";
@@ -42,22 +39,6 @@ export async function openApplication(options: ApplicationOptions, call: Call): 
     await database[Symbol.asyncDispose]();
     throw error;
   }
-}
-
-/** The storage sections with their drivers. What lies in the database is always reached. */
-async function sectionsOf(configuration: Configuration): Promise<BackendSections> {
-  const { objectStore, analysisArchive, otherObjectStores } = configuration;
-  const section = async ({ name, config, compression }: StoreSection): Promise<BackendSection> => {
-    if (name === databaseOpener.name) return { opener: databaseOpener, config, compression };
-    const opener = (await loadDrivers()).find((driver) => driver.name === name);
-    if (opener === undefined) throw new TypeError(`a configuration was read that names an unknown driver: ${name}`);
-    return { opener, config, compression };
-  };
-  return {
-    workingSet: await section(objectStore),
-    ...(analysisArchive === undefined ? {} : { archive: await section(analysisArchive) }),
-    others: [...(await Promise.all(otherObjectStores.map(section))), { opener: databaseOpener, config: {} }],
-  };
 }
 
 type OpenStore = Awaited<ReturnType<typeof openObjectStore>>;

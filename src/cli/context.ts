@@ -1,5 +1,5 @@
 import type { Colors } from "picocolors/types.js";
-import type { Application, ApplicationOptions } from "../app/index.ts";
+import type { Application, ApplicationOptions, StoreCheck } from "../app/index.ts";
 import { type Environment, maskSecrets, parseLimits } from "../config/index.ts";
 import { StowageError } from "../errors/index.ts";
 import { type Call, createLogger, type Progress, silentProgress } from "../runtime/index.ts";
@@ -17,6 +17,7 @@ export interface Host {
   readonly environment: Environment;
   /** Loaded on first use: most of the program hangs on it. */
   openApplication(options: ApplicationOptions, call: Call): Promise<Application>;
+  openStoreCheck(options: Pick<ApplicationOptions, "configuration" | "database">, call: Call): Promise<StoreCheck>;
 }
 
 /** What a command works with. */
@@ -31,6 +32,8 @@ export interface Context extends Disposable {
   settings(): Promise<Settings>;
   /** Opens the application as the global options say; the command closes it. */
   open(): Promise<Application>;
+  /** Opens what tries the stores of a configuration file; the command closes it. */
+  openStoreCheck(file: string): Promise<StoreCheck>;
   /** The display that suits standard error. It lives as long as the context. */
   startProgress(): Promise<Progress>;
 }
@@ -51,6 +54,10 @@ export function createContext(options: GlobalOptions, host: Host, signal: AbortS
     else host.stderr.write(text);
   };
   const settings = () => resolveSettings(options, environment, limits);
+  const warn = ({ configuration, warnings }: Settings) => {
+    for (const { file, line, text } of configuration.warnings) call.log.warn({ file, line }, text);
+    for (const text of warnings) call.log.warn(text);
+  };
   const call: Call = { signal, log: createLogger(logLevel, writeError) };
   return {
     host,
@@ -60,13 +67,21 @@ export function createContext(options: GlobalOptions, host: Host, signal: AbortS
     call,
     settings,
     async open() {
-      const { configuration, database, temporaryDirectory, warnings } = await settings();
-      for (const { file, line, text } of configuration.warnings) call.log.warn({ file, line }, text);
-      for (const text of warnings) call.log.warn(text);
+      const effective = await settings();
+      warn(effective);
+      const { configuration, database, temporaryDirectory } = effective;
       return await host.openApplication(
         { configuration, database, limits, temporaryDirectory, credentials: environment.credentials },
         call,
       );
+    },
+    async openStoreCheck(file) {
+      if (options.config !== undefined && options.config !== file) {
+        throw new StowageError("INPUT_INVALID", { what: "two configuration files: FILE and --config" });
+      }
+      const effective = await resolveSettings({ ...options, config: file }, environment, limits);
+      warn(effective);
+      return await host.openStoreCheck(effective, call);
     },
     async startProgress() {
       if (options.quiet) return silentProgress;

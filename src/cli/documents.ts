@@ -5,10 +5,14 @@
 import { z } from "zod";
 import type { AnalysisReport } from "../analysis/index.ts";
 import type { DeletionReport, FileRecord, ImageDetails, ImageSummary, PackageRecord } from "../app/index.ts";
-import { codes, type ErrorCode, type SerializedError } from "../errors/index.ts";
+import type { SerializedError } from "../errors/index.ts";
 import type { JsonValue, OwnedFile } from "../layer/index.ts";
 import type { EffectiveConfiguration } from "./commands/config-show.ts";
 import type { ValidationReport } from "./commands/config-validate.ts";
+import type { CheckReport } from "./commands/objectstorage-check.ts";
+import type { DriverList } from "./commands/objectstorage-list-drivers.ts";
+
+import { error, objectStorageDocuments } from "./objectstorage-documents.ts";
 
 const digest = z.string().describe("`algorithm:hex`");
 const count = z.int().nonnegative();
@@ -203,17 +207,8 @@ export const documents = {
       ),
     })
     .describe("`stowage config show -o json`"),
-  error: z
-    .strictObject({
-      error: z.strictObject({
-        code: z.enum(Object.keys(codes) as [ErrorCode, ...ErrorCode[]]),
-        message: z.string(),
-        details: z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.array(z.string())])),
-        hint: z.string().optional().describe("what to do about it"),
-        cause: z.string().optional(),
-      }),
-    })
-    .describe("standard error of any command that fails under `-o json`; one line"),
+  ...objectStorageDocuments,
+  error: z.strictObject({ error }).describe("standard error of any command that fails under `-o json`; one line"),
   progress: z
     .strictObject({
       progress: z.discriminatedUnion("event", [
@@ -243,20 +238,22 @@ export const documents = {
     .describe("standard error of `stowage analyze -o json` while it works, unless it is a terminal; one line each"),
 } as const;
 
-/** `T` as it comes back from JSON: dates and branded strings are strings, streams are arrays, what may be undefined may be missing. */
-type Printed<T> = T extends Date
-  ? string
-  : T extends string
-    ? Record<never, never> extends Record<T, 1>
-      ? string
-      : T
-    : T extends AsyncIterable<infer E>
-      ? Printed<E>[]
-      : T extends readonly (infer E)[]
+/** `T` as it comes back from JSON: errors as they are shown, dates and branded strings are strings, streams are arrays, what may be undefined may be missing. */
+type Printed<T> = T extends SerializedError
+  ? z.infer<typeof error>
+  : T extends Date
+    ? string
+    : T extends string
+      ? Record<never, never> extends Record<T, 1>
+        ? string
+        : T
+      : T extends AsyncIterable<infer E>
         ? Printed<E>[]
-        : T extends object
-          ? Optional<{ -readonly [K in keyof T]: JsonValue extends T[K] ? unknown : Printed<T[K]> }>
-          : T;
+        : T extends readonly (infer E)[]
+          ? Printed<E>[]
+          : T extends object
+            ? Optional<{ -readonly [K in keyof T]: JsonValue extends T[K] ? unknown : Printed<T[K]> }>
+            : T;
 type MayBeMissing<T> = unknown extends T ? false : undefined extends T ? true : false;
 type Optional<T> = { [K in keyof T as MayBeMissing<T[K]> extends true ? never : K]: T[K] } & {
   [K in keyof T as MayBeMissing<T[K]> extends true ? K : never]?: T[K] | undefined;
@@ -279,4 +276,6 @@ true satisfies Same<Document<"image-content-files">["files"][number], Printed<Fi
 true satisfies Same<Document<"image-delete">, Printed<DeletionReport>>;
 true satisfies Same<Document<"config-validate">, Printed<ValidationReport>>;
 true satisfies Same<Document<"config-show">, Printed<EffectiveConfiguration>>;
+true satisfies Same<Document<"objectstorage-list-drivers">, Printed<DriverList>>;
+true satisfies Same<Document<"objectstorage-check">, Printed<CheckReport>>;
 true satisfies Same<Document<"error">["error"]["code"], SerializedError["code"]>;

@@ -43,6 +43,7 @@ process.exitCode = await runCommandLine(
     stderr: process.stderr,
     environment: readEnvironment(),
     openApplication: async (options, call) => (await import("../app/index.ts")).openApplication(options, call),
+    openStoreCheck: async (options, call) => (await import("../app/index.ts")).openStoreCheck(options, call),
   },
   interruption.signal,
 );

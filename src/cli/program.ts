@@ -1,5 +1,7 @@
 import { Command, Option } from "commander";
 import type { Context } from "./context.ts";
+import { addExamples } from "./examples.ts";
+import { addObjectStorage } from "./objectstorage-program.ts";
 
 /** Options that every command takes, before or after its name. */
 export interface GlobalOptions {
@@ -21,11 +23,6 @@ export type Start = (options: GlobalOptions, work: (context: Context) => Promise
 
 const contentTypes = ["os", "apk", "dpkg", "rpm", "npm", "python", "files"] as const;
 export type ContentType = (typeof contentTypes)[number];
-
-interface Example {
-  readonly command: string;
-  readonly does: string;
-}
 
 /**
  * All commands, their options and help texts. Each command's work is loaded when it is run.
@@ -226,6 +223,7 @@ export function createProgram(version: string, start: Start): Command {
       { command: "stowage --config other.yaml config show -o json", does: "another file, as JSON" },
     ],
   );
+  addObjectStorage(program, start);
   return program;
 }
 
@@ -247,10 +245,4 @@ export function* everyCommand(command: Command): Iterable<Command> {
 
 function collect(value: string, before: readonly string[] = []): readonly string[] {
   return [...before, value];
-}
-
-function addExamples(command: Command, examples: readonly Example[]): void {
-  const width = Math.max(...examples.map((example) => example.command.length));
-  const lines = examples.map(({ command: line, does }) => `  ${line.padEnd(width)}  ${does}`);
-  command.addHelpText("after", `\nExamples:\n${lines.join("\n")}`);
 }

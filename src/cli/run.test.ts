@@ -173,6 +173,9 @@ async function run(line: string, world: World = {}) {
       application.isClosed = false;
       return application;
     },
+    async openStoreCheck(): Promise<never> {
+      throw new TypeError("no command here checks stores");
+    },
   };
   const code = await runCommandLine(
     line.split(" ").filter(Boolean),

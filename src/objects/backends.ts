@@ -266,3 +266,8 @@ export function describeBackend({ driver, settings }: Pick<BackendRow, "driver" 
   const parts = Object.entries(settings).map(([key, value]) => `${key}=${String(value)}`);
   return [driver, ...parts].join(" ");
 }
+
+/** What {@link describeBackend} says of the backend that a section names. */
+export function describeSection({ opener, config }: BackendSection): string {
+  return describeBackend({ driver: opener.name, settings: opener.settingsOf(config) });
+}

@@ -5,8 +5,9 @@ import { buffer } from "node:stream/consumers";
 import type { Database } from "../db/index.ts";
 import { isCode, StowageError, toStowageError } from "../errors/index.ts";
 import { type Call, throwIfAborted } from "../runtime/index.ts";
-import type { BackendSection } from "./backends.ts";
+import { type BackendSection, describeSection } from "./backends.ts";
 import type { ObjectDriver, PhysicalKey } from "./driver.ts";
+import { describeOwner } from "./marker.ts";
 import { createPhysicalKey } from "./physical-key.ts";
 
 /** One thing that a backend has to be able to do. */
@@ -137,6 +138,8 @@ const deleteStep: readonly [string, Work] = [
   },
 ];
 
+const ownerStep = "find out whose it is";
+
 /**
  * Does with the backend of a section all that the store does, on documents of its own, and tells of each step as it ends. Nothing but these documents is
  * touched.
@@ -155,6 +158,7 @@ export async function* checkBackend(
   yield connected;
   if (driver === undefined) {
     for (const [name] of [...steps, deleteStep]) yield skipped(name);
+    yield skipped(ownerStep);
     return;
   }
   await using opened = driver;
@@ -176,7 +180,11 @@ export async function* checkBackend(
       hasFailed = step.outcome === "failed";
       yield step;
     }
-    yield await removeAll(call);
+    const removed = await removeAll(call);
+    yield removed;
+    // The last one: whether the rights suffice is worth knowing of another installation's place, too.
+    if (hasFailed || removed.outcome === "failed") yield skipped(ownerStep);
+    else yield await attempt(ownerStep, call, () => describeOwner(database, opened, describeSection(section), call));
   } finally {
     // Interrupted or left: nobody hears of it any more, but what was written goes.
     if (!isDeleted) await removeAll({ ...call, signal: AbortSignal.timeout(10_000) }).catch(() => {});

@@ -3,7 +3,7 @@
  * and the reaper alone deletes. Every read is checked against the digest that was recorded when it was written.
  */
 
-export type { BackendSection, BackendSections } from "./backends.ts";
+export { type BackendSection, type BackendSections, describeSection } from "./backends.ts";
 export { type CheckStep, checkBackend } from "./check.ts";
 export type { Codec } from "./codec.ts";
 export type {

@@ -447,6 +447,7 @@ describe("check", () => {
       "overwrite",
       "list",
       "delete",
+      "find out whose it is",
     ]);
     const { rows } = await sql`select 1 from object_chunks`.execute(opened.database.sql);
     expect(rows).toEqual([]);

@@ -6,7 +6,7 @@ import type { Database } from "../db/index.ts";
 import { isCode, StowageError } from "../errors/index.ts";
 import { announce, type Call } from "../runtime/index.ts";
 import type { ObjectDriver, PhysicalKey } from "./driver.ts";
-import { type BackendRow, intendMarker, recordMarker } from "./rows/backends.ts";
+import { type BackendRow, intendMarker, readBackends, readInstallation, recordMarker } from "./rows/backends.ts";
 
 /**
  * A shared backend says whose it is by a marker object, so that a service on a new, a second or a restored database can't remove or overwrite what
@@ -100,6 +100,27 @@ export async function checkMarker(place: Place, call: Call): Promise<string> {
   return row.mark;
 }
 
+/**
+ * Whose the place is, in words; nothing is written.
+ * @throws StowageError `BACKEND_FOREIGN` when this database may not write there
+ */
+export async function describeOwner(
+  database: Database,
+  driver: ObjectDriver,
+  description: string,
+  call: Call,
+): Promise<string> {
+  if (!(await driver.capabilities(call)).isShared) return "this database's own";
+  const found = await findMarker(driver, call);
+  if (found === undefined) return "nobody's yet: no marker";
+  const { id } = await readInstallation(database);
+  const { marker } = found;
+  const row = (await readBackends(database)).find(({ mark }) => mark === marker.backend);
+  const isOurs = marker.installation === id && (marker.token === row?.token || marker.token === row?.nextToken);
+  if (!isOurs) throw foreign({ driver, description, installation: id }, marker);
+  return `this installation's: ${id}`;
+}
+
 /** Makes the backend this database's, and no other copy's of it. */
 export async function claimMarker(place: Place, call: Call): Promise<void> {
   const found = await findMarker(place.driver, call);
@@ -131,7 +152,10 @@ async function writeMarker(place: Place, generation: number, call: Call): Promis
   return row.mark;
 }
 
-function foreign({ driver, description, installation }: Place, found: Marker | undefined): StowageError {
+function foreign(
+  { driver, description, installation }: Pick<Place, "driver" | "description" | "installation">,
+  found: Marker | undefined,
+): StowageError {
   const isOurs = found?.installation === installation;
   return new StowageError(
     "BACKEND_FOREIGN",
