@@ -47,7 +47,7 @@ export const rooms: Readonly<Record<string, Room>> = {
   },
   analysis: {
     rooms: [...base, "db", "oci", "layer", "catalogers", "objects", "images"],
-    node: ["crypto", "events", "os", "stream", "stream/promises", "worker_threads"],
+    node: ["crypto", "events", "fs", "os", "stream", "stream/promises", "v8", "worker_threads"],
     packages: ["kysely", "piscina"],
   },
   app: {

@@ -1,12 +1,14 @@
 import { availableParallelism } from "node:os";
 import type { Readable } from "node:stream";
+import { setFlagsFromString } from "node:v8";
 import { MessageChannel, type MessagePort } from "node:worker_threads";
 import { Piscina } from "piscina";
 import type { Limits } from "../config/index.ts";
 import { isCode, StowageError, toStowageError } from "../errors/index.ts";
 import { closeSpill, type ExpectedLayer, type LayerAnalysis, openSpill } from "../layer/index.ts";
+import type { LayerFile } from "../oci/index.ts";
 import { type Call, throwIfAborted } from "../runtime/index.ts";
-import type { FromWorker, LayerTask, LayerTaskResult, ToWorker } from "./layer-task.ts";
+import { chunkBytesMax, type FromWorker, type LayerTask, type LayerTaskResult, type ToWorker } from "./layer-task.ts";
 import { layerWorkerUrl } from "./layer-worker.ts";
 
 /** An analysed layer; its document lies in `output`, an open spill that the taker closes. */
@@ -14,7 +16,16 @@ export interface AnalyzedLayer extends LayerAnalysis, Disposable {
   readonly output: number;
 }
 
-const chunkBytesMax = 256 * 1024;
+/** Half of a worker's young generation. The command's own is smaller, so that documents which pass as streams do not pile up in it. */
+const workerSemiSpaceMb = 4;
+
+/** Where a layer's blob comes from. Both may be called twice. */
+export interface BlobSource {
+  /** The blob as a file that the worker reads itself, if there is one. */
+  openFile(): Promise<LayerFile | undefined>;
+  /** The blob from its start. */
+  open(): Promise<Readable>;
+}
 
 /** Worker threads that analyse layers, as many as there are cores. */
 export class LayerPool implements AsyncDisposable {
@@ -22,6 +33,7 @@ export class LayerPool implements AsyncDisposable {
   readonly #limits: Limits;
   readonly #temporaryDirectory: string;
   #pool: Piscina | undefined;
+  #holders = 0;
 
   constructor(limits: Limits, temporaryDirectory: string) {
     this.#limits = limits;
@@ -29,28 +41,37 @@ export class LayerPool implements AsyncDisposable {
   }
 
   /**
-   * Analyses a layer. `open` gives the blob from its start, and may be called twice; `onBytes` is told what was read.
-   * @throws StowageError whatever is wrong with the layer, or what `open` and its stream throw
+   * Analyses a layer; `onBytes` is told what was read of its blob.
+   * @throws StowageError whatever is wrong with the layer, or what the source and its stream throw
    */
   async analyze(
     expected: ExpectedLayer,
     fingerprint: string,
-    open: () => Promise<Readable>,
+    source: BlobSource,
     onBytes: (bytes: number) => void,
     call: Call,
   ): Promise<AnalyzedLayer> {
     throwIfAborted(call);
+    await using file = await source.openFile();
     const output = openSpill(this.#temporaryDirectory);
     const scratch = openSpill(this.#temporaryDirectory);
     const { port1, port2 } = new MessageChannel();
-    const feed = feedBlob(port1, open, onBytes);
+    let bytesTold = 0;
+    const tell = (bytes: number) => {
+      bytesTold += bytes;
+      onBytes(bytes);
+    };
+    const feed = feedBlob(port1, source.open, tell);
     try {
-      const task: LayerTask = { expected, fingerprint, limits: this.#limits, scratch, output, port: port2 };
+      const blob = file && { ...file, [Symbol.asyncDispose]: undefined };
+      const task: LayerTask = { expected, fingerprint, limits: this.#limits, scratch, output, file: blob, port: port2 };
       const result = (await this.#workers().run(task, {
         transferList: [port2],
         signal: call.signal,
       })) as LayerTaskResult;
       if ("error" in result) throw feed.failure ?? StowageError.deserialize(result.error);
+      // Its last messages may still be on their way.
+      if (file) tell(result.fileBytesRead - bytesTold);
       return { ...result.analysis, output, [Symbol.dispose]: () => closeSpill(output) };
     } catch (error) {
       closeSpill(output);
@@ -62,20 +83,42 @@ export class LayerPool implements AsyncDisposable {
     }
   }
 
+  /**
+   * Keeps the threads until it is disposed of, as long as others do. What they have compiled is worth more than their memory while layers are to come;
+   * after the last one merging needs the memory.
+   */
+  hold(): AsyncDisposable {
+    this.#holders++;
+    return {
+      [Symbol.asyncDispose]: async () => {
+        if (--this.#holders === 0) await this.#release();
+      },
+    };
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#pool?.destroy();
+    await this.#release();
+  }
+
+  async #release(): Promise<void> {
+    const pool = this.#pool;
+    this.#pool = undefined;
+    await pool?.destroy();
   }
 
   #workers(): Piscina {
-    this.#pool ??= new Piscina({
-      filename: layerWorkerUrl,
-      // Threads that wait for nothing hold memory which merging needs next.
-      minThreads: 0,
-      maxThreads: this.concurrency,
-      idleTimeout: 50,
-      trackUnmanagedFds: false,
-      resourceLimits: { maxOldGenerationSizeMb: 512, maxYoungGenerationSizeMb: 8 },
-    });
+    if (!this.#pool) {
+      // Read when a thread starts; its resource limits can't say it against the command's own option.
+      setFlagsFromString(`--max-semi-space-size=${workerSemiSpaceMb}`);
+      this.#pool = new Piscina({
+        filename: layerWorkerUrl,
+        minThreads: 0,
+        maxThreads: this.concurrency,
+        idleTimeout: Number.POSITIVE_INFINITY,
+        trackUnmanagedFds: false,
+        resourceLimits: { maxOldGenerationSizeMb: 512 },
+      });
+    }
     return this.#pool;
   }
 }
@@ -111,7 +154,8 @@ function feedBlob(port: MessagePort, open: () => Promise<Readable>, onBytes: (by
     send({ chunk }, [chunk]);
   };
   const answer = async (wish: FromWorker): Promise<void> => {
-    if (wish === "close") stream?.destroy();
+    if (typeof wish === "object") onBytes(wish.read);
+    else if (wish === "close") stream?.destroy();
     else if (wish === "open") {
       stream?.destroy();
       rest = Buffer.alloc(0);

@@ -54,6 +54,7 @@ export class Layers {
     progress: Progress,
     call: Call,
   ): Promise<readonly ProcessedLayer[]> {
+    await using _ = this.#pool.hold();
     const results: ProcessedLayer[] = [];
     const stop = new AbortController();
     const inner: Call = { ...call, signal: AbortSignal.any([call.signal, stop.signal]) };
@@ -197,7 +198,7 @@ export class Layers {
     using analyzed = await this.#pool.analyze(
       expected,
       this.#fingerprint,
-      () => source.open(descriptor, call),
+      { openFile: () => source.openFile(descriptor, call), open: () => source.open(descriptor, call) },
       onBytes,
       call,
     );

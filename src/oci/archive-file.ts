@@ -55,6 +55,12 @@ export async function openArchive(file: string, options: ArchiveOptions, call: C
         if (member === undefined) return undefined;
         return { size: member.size, body: rangeStream(handle, member.offset, member.size, file, streamCall) };
       },
+      async openRange(path) {
+        const member = find(path);
+        if (member === undefined) return undefined;
+        // The archive stays open as long as the source.
+        return { descriptor: handle.fd, start: member.offset, size: member.size, async [Symbol.asyncDispose]() {} };
+      },
       async size(path) {
         return find(path)?.size;
       },

@@ -56,6 +56,12 @@ export async function openDirectory(directory: string): Promise<SourceFiles> {
       const { handle, size } = file;
       return { size, body: rangeStream(handle, 0, size, directory, call, () => handle.close()) };
     },
+    async openRange(path: string) {
+      const file = await openFile(path);
+      if (file === undefined) return undefined;
+      const { handle, size } = file;
+      return { descriptor: handle.fd, start: 0, size, [Symbol.asyncDispose]: () => handle.close() };
+    },
     async size(path: string) {
       const file = await openFile(path);
       await file?.handle.close();

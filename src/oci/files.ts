@@ -9,6 +9,13 @@ export interface OpenFile {
   readonly body: Readable;
 }
 
+/** Where the bytes of a file lie: in an open file, which disposing closes if nobody else uses it. */
+export interface OpenRange extends AsyncDisposable {
+  readonly descriptor: number;
+  readonly start: number;
+  readonly size: number;
+}
+
 /** Regular files by their path, in a directory or in an archive. Paths are relative, with `/`, without `.` and `..`. */
 export interface SourceFiles extends AsyncDisposable {
   /** For messages. */
@@ -18,6 +25,8 @@ export interface SourceFiles extends AsyncDisposable {
    * @throws StowageError `IMAGE_SOURCE_UNREADABLE` if something else than a regular file is there
    */
   open(path: string, call: Call): Promise<OpenFile | undefined>;
+  /** The same, for who reads the bytes himself. */
+  openRange(path: string, call: Call): Promise<OpenRange | undefined>;
   /** Size of the file; `undefined` if there is none. */
   size(path: string, call: Call): Promise<number | undefined>;
 }

@@ -19,6 +19,7 @@ export type {
   ImageLayer,
   ImageSource,
   LayerCompression,
+  LayerFile,
   LayerSource,
   Platform,
   ResolvedImage,

@@ -75,18 +75,27 @@ export async function openLayout(
 
 /** Layers that are files: `pathOf` says under which name, or `undefined` if nowhere. */
 export function layersOf(files: SourceFiles, pathOf: (layer: Descriptor) => string | undefined): LayerSource {
+  const check = (layer: Descriptor, actual: number) => {
+    if (actual === layer.size) return;
+    throw new StowageError("IMAGE_SIZE_MISMATCH", { what: `layer ${layer.digest}`, expected: layer.size, actual });
+  };
   return {
     isAuthority: false,
     async open(layer, call) {
       const path = pathOf(layer);
       const file = path === undefined ? undefined : await files.open(path, call);
       if (file === undefined) throw new StowageError("IMAGE_BLOB_MISSING", { digest: layer.digest });
-      if (file.size !== layer.size) {
-        file.body.destroy();
-        const what = `layer ${layer.digest}`;
-        throw new StowageError("IMAGE_SIZE_MISMATCH", { what, expected: layer.size, actual: file.size });
-      }
+      if (file.size !== layer.size) file.body.destroy();
+      check(layer, file.size);
       return file.body;
+    },
+    async openFile(layer, call) {
+      const path = pathOf(layer);
+      const range = path === undefined ? undefined : await files.openRange(path, call);
+      if (range === undefined) throw new StowageError("IMAGE_BLOB_MISSING", { digest: layer.digest });
+      if (range.size !== layer.size) await range[Symbol.asyncDispose]();
+      check(layer, range.size);
+      return { ...range, description: files.description };
     },
     async has(layer, call) {
       const path = pathOf(layer);

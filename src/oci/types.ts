@@ -78,10 +78,21 @@ export interface ResolvedImage {
   readonly suggestedName: string | undefined;
 }
 
+/** A blob that lies in a file: bytes of an open descriptor, which any thread of the process can read. Disposing of it closes what was opened. */
+export interface LayerFile extends AsyncDisposable {
+  /** For messages. */
+  readonly description: string;
+  readonly descriptor: number;
+  readonly start: number;
+  readonly size: number;
+}
+
 /** Where layer blobs come from: registry, layout, archive, and later the cache before them. */
 export interface LayerSource {
   /** The blob as stored, not verified: whoever reads it checks digest and size. Destroying the stream frees everything. */
   open(layer: Descriptor, call: Call): Promise<Readable>;
+  /** The same bytes as part of a file, not verified either; `undefined` where they are in none. */
+  openFile(layer: Descriptor, call: Call): Promise<LayerFile | undefined>;
   /**
    * Whether {@link has} proves that the requester may read the blob: a registry decides with the requester's own credentials, but that a local file
    * bears a blob's name proves nothing.

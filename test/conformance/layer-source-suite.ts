@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { readSync } from "node:fs";
 import type { Readable } from "node:stream";
 import { describe, expect, it } from "vitest";
 import { StowageError } from "../../src/errors/index.ts";
@@ -26,6 +27,21 @@ export function layerSourceSuite(name: string, start: () => Promise<LayerSourceU
       const twice = [...subject.layers, ...subject.layers];
       const found = await Promise.all(twice.map((layer) => read(subject.source, layer)));
       expect(found).toEqual(twice.map(identity));
+    });
+
+    it("says where a layer lies in a file, if it lies in one", async () => {
+      await using subject = await start();
+      for (const layer of subject.layers) {
+        await using file = await subject.source.openFile(layer, createCall());
+        if (!file) continue;
+        const bytes = Buffer.alloc(file.size);
+        readSync(file.descriptor, bytes, 0, file.size, file.start);
+        const algorithm = digestAlgorithm(layer.digest);
+        expect(`${algorithm}:${createHash(algorithm).update(bytes).digest("hex")}`).toBe(layer.digest);
+        const error = await failureOf(subject.source.openFile({ ...layer, size: layer.size + 1 }, createCall()));
+        expect(error.code).toBe("IMAGE_SIZE_MISMATCH");
+        expect((await failureOf(subject.source.openFile(missing, createCall()))).code).toBe("IMAGE_BLOB_MISSING");
+      }
     });
 
     it("says what it has and what it has not", async () => {
