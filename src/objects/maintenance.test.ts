@@ -300,6 +300,23 @@ describe("usage", () => {
   });
 });
 
+test("what could be reclaimed is told, what is due and what is not yet apart", async () => {
+  await using store = await open(files("one"));
+  const abandoned = await store.stage(ref, bodyOf(Buffer.from("x")), call);
+  const later = await store.stage(ref, bodyOf(Buffer.from("y")), call);
+  await sql`update locations set lease_until = now() - interval '1 second' where id = ${abandoned.locationId}`.execute(
+    opened.database.sql,
+  );
+  const place = `localfs archive_data_dir=${join(directory, "one")}`;
+  const both = { place, state: "pending", locations: 1, bytes: later.storedBytes };
+  expect(
+    (await store.reclaimable(call)).toSorted((one, other) => Number(one.isDue) - Number(other.isDue)),
+  ).toMatchObject([
+    { ...both, isDue: false },
+    { ...both, isDue: true },
+  ]);
+});
+
 describe("scrub", () => {
   async function filled(count = 20): Promise<Store> {
     const store = await open(files("one"), { others: [database] });

@@ -131,16 +131,22 @@ export async function reclaimable(database: Database, graceSeconds: number): Pro
   const isDue = sql<boolean>`(state = 'deleting' or (state = 'pending' and lease_until < now()) or
     (state = 'retired' and state_since <= ${ago(graceSeconds)}))`;
   const rows = await database.sql
-    .selectFrom("locations")
-    .where("state", "in", ["pending", "retired", "deleting"])
+    // Grouped by name: an expression with a parameter is another one each time that it stands in a statement.
+    .selectFrom((query) =>
+      query
+        .selectFrom("locations")
+        .where("state", "in", ["pending", "retired", "deleting"])
+        .select(["backend_id", "state", "stored_bytes", isDue.as("is_due")])
+        .as("leaving"),
+    )
     .select(({ fn }) => [
       "backend_id",
       "state",
-      isDue.as("is_due"),
+      "is_due",
       fn.countAll<number>().as("locations"),
       sql<number>`coalesce(sum(stored_bytes), 0)::bigint`.as("bytes"),
     ])
-    .groupBy(["backend_id", "state", isDue])
+    .groupBy(["backend_id", "state", "is_due"])
     .orderBy("backend_id")
     .orderBy("state")
     .execute();
