@@ -45,7 +45,7 @@ export class Directories {
     return join(this.#options.root, fanOut);
   }
 
-  /** Whether a fan-out directory is there. */
+  /** Whether a fan-out directory is there. Where none is, ask {@link checkRoot} what that means. */
   async exists(fanOut: string, what: Attempt): Promise<boolean> {
     if (this.#seen.has(fanOut)) return true;
     const path = this.path(fanOut);
@@ -53,10 +53,7 @@ export class Directories {
     try {
       status = await this.#files.linkStatus(path);
     } catch (error) {
-      if (errnoOf(error) === "ENOENT") {
-        await this.checkRoot(what);
-        return false;
-      }
+      if (errnoOf(error) === "ENOENT") return false;
       return await attempt({ ...what, path, isChange: false }, () => Promise.reject(error));
     }
     if (!status.isDirectory()) {
@@ -76,6 +73,7 @@ export class Directories {
   async prepare(fanOut: string, what: Attempt): Promise<void> {
     if (this.#durable.has(fanOut)) return;
     if (!(await this.exists(fanOut, what))) {
+      await this.checkRoot(what);
       await attempt({ ...what, path: this.path(fanOut), isChange: true }, () =>
         makeDirectory(this.#files, this.#options, this.path(fanOut)),
       );

@@ -38,6 +38,8 @@ export async function* listBlobs(
       if (keys.length < keysMax) break;
     }
   }
+  // A volume that went meanwhile would have made the listing a short one.
+  await directories.checkRoot(what);
 }
 
 /** The first keys after `last` in a directory, sorted. */

@@ -98,16 +98,12 @@ class LocalFilesDriver implements ObjectDriver {
     throwIfAborted(call);
     const path = blobPath(this.#options.root, key);
     const what: Attempt = { operation: "get", key, path, isChange: false };
-    if (!(await this.#directories.exists(fanOutOf(key), what))) throw missing(key);
     // O_NONBLOCK: opening a pipe that somebody put there would wait for its writer.
     const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-    let file: OpenFile;
-    try {
-      file = await this.#files.open(path, flags);
-    } catch (error) {
-      if (errnoOf(error) !== "ENOENT") return await attempt(what, () => Promise.reject(error));
+    const file = await this.#open(key, flags, what);
+    if (file === undefined) {
       await this.#directories.checkRoot(what);
-      throw missing(key);
+      throw new StowageError("BACKEND_KEY_MISSING", { driver: driverName, key });
     }
     try {
       const status = await attempt(what, () => file.status());
@@ -127,7 +123,7 @@ class LocalFilesDriver implements ObjectDriver {
   async delete(key: PhysicalKey, call: Call): Promise<void> {
     throwIfAborted(call);
     const what: Attempt = { operation: "delete", key, path: blobPath(this.#options.root, key), isChange: true };
-    if (!(await this.#directories.exists(fanOutOf(key), what))) return;
+    if (!(await this.#directories.exists(fanOutOf(key), what))) return await this.#directories.checkRoot(what);
     await this.#unlink(what);
     // Also when it was not there: who deleted it may have died before the fsync.
     await this.#directories.sync(fanOutOf(key), what);
@@ -138,7 +134,7 @@ class LocalFilesDriver implements ObjectDriver {
     const fanOut = fanOutOf(key);
     const directory = this.#directories.path(fanOut);
     const what: Attempt = { operation: "purge", key, path: directory, isChange: false };
-    if (!(await this.#directories.exists(fanOut, what))) return;
+    if (!(await this.#directories.exists(fanOut, what))) return await this.#directories.checkRoot(what);
     // The parts first: a put that is at work finds nothing to link any more.
     await attempt(what, async () => {
       for await (const name of this.#files.names(directory)) {
@@ -156,6 +152,19 @@ class LocalFilesDriver implements ObjectDriver {
 
   /** It holds nothing open. */
   async [Symbol.asyncDispose](): Promise<void> {}
+
+  /** `undefined` where nothing is. */
+  async #open(key: PhysicalKey, flags: number, what: Attempt): Promise<OpenFile | undefined> {
+    if (!(await this.#directories.exists(fanOutOf(key), what))) return undefined;
+    return await attempt(what, async () => {
+      try {
+        return await this.#files.open(what.path, flags);
+      } catch (error) {
+        if (errnoOf(error) === "ENOENT") return undefined;
+        throw error;
+      }
+    });
+  }
 
   async #createPart(key: PhysicalKey): Promise<PartWriter> {
     const path = newPartPath(this.#options.root, key);
@@ -263,8 +272,4 @@ class LocalFilesDriver implements ObjectDriver {
 
 function about(operation: Attempt["operation"]) {
   return { driver: driverName, operation };
-}
-
-function missing(key: PhysicalKey): StowageError {
-  return new StowageError("BACKEND_KEY_MISSING", { driver: driverName, key });
 }
