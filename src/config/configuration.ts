@@ -77,6 +77,9 @@ export interface Configuration {
   readonly warnings: readonly ConfigurationWarning[];
 }
 
+/** Far above any configuration. The YAML parser needs seconds for hostile files that are a few times larger. */
+export const fileBytesMax = 256 * 1024;
+
 export const defaultCompression: Compression = { enabled: false, minSizeKbytes: 100, algorithm: "zstd" };
 export const defaultDriver = "db";
 export const objectStorePlace = "services.catalog.object_store";

@@ -6,12 +6,12 @@ import {
   sslModes,
 } from "./configuration.ts";
 import { shownDatabaseUrl } from "./database-url.ts";
-import { interpret, invalid, knownKeys, type Place, unknownKey } from "./interpret.ts";
+import { interpret, invalid, isEmpty, knownKeys, type Place, unknownKey } from "./interpret.ts";
 import { nearestKey, visibleKey } from "./keys.ts";
 import { isOriginalKey } from "./original-keys.ts";
 import { databaseArguments, databaseSection } from "./schema.ts";
 import { Secret } from "./secret.ts";
-import { isEmpty, mapOf, sourceOf } from "./store-sections.ts";
+import { mapOf, sourceOf } from "./store-sections.ts";
 import type { MapEntry, MapTree } from "./yaml-tree.ts";
 
 const place = "credentials.database";
@@ -143,10 +143,10 @@ function connectionsOf({ db_pool_size: size, db_pool_max_overflow: overflow }: S
 
 /** A misspelt key here would connect elsewhere, or with less protection, than the file says. */
 function refuseMisspelt(tree: MapTree, at: Place, known: readonly string[]): void {
-  for (const [key, { line }] of tree.entries) {
+  for (const [key, { line, value }] of tree.entries) {
     if (known.includes(key) || isOriginalKey([...at.key.split("."), key])) continue;
     if (key.startsWith("ssl") || nearestKey(key, known) !== undefined) {
-      throw unknownKey({ ...at, key: `${at.key}.${visibleKey(key, known)}`, line }, key, known);
+      throw unknownKey({ ...at, key: `${at.key}.${visibleKey(key, !isEmpty(value), known)}`, line }, key, known);
     }
   }
 }

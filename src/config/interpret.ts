@@ -62,7 +62,8 @@ function problemOf(tree: MapTree, schema: ZodType, issues: readonly Issue[], pla
   if (problem === undefined) throw invalid(place, "it can't be used");
   const { issue, path, part, line } = problem;
   const known = knownKeys(schema, path.slice(0, -1));
-  const shown = path.map((name) => (typeof name === "number" ? name : visibleKey(String(name), known)));
+  const isThere = !isEmpty(part) || issue.code !== "unrecognized_keys";
+  const shown = path.map((name) => (typeof name === "number" ? name : visibleKey(String(name), isThere, known)));
   const at = { file: place.file, line, key: [place.key, ...shown].filter((name) => name !== "").join(".") };
   if (issue.code === "unrecognized_keys") return unknownKey(at, String(path.at(-1)), known);
   return invalid(at, reasonOf(issue, part), hintOf(issue, part));
@@ -132,6 +133,12 @@ export function describe(part: Tree | undefined): string {
   if (part.value === null) return "empty";
   if (typeof part.value === "boolean") return String(part.value);
   return typeof part.value === "number" ? "a number" : "a text";
+}
+
+/** Nothing, in any of the ways in which the original takes it for nothing. */
+export function isEmpty(tree: Tree | undefined): boolean {
+  if (tree === undefined) return true;
+  return tree.kind === "scalar" ? tree.value === null : tree.kind === "map" && tree.entries.size === 0;
 }
 
 /** The part that a path leads to, and the line of the last key on the way that is there. */

@@ -6,7 +6,9 @@ export function nearestKey(key: string, known: Iterable<string>): string | undef
   let nearest: { readonly name: string; readonly distance: number } | undefined;
   for (const name of known) {
     const candidate = fold(name);
-    const distance = editDistance(wanted, candidate);
+    // One that was cut short is near; one that goes on is not: what follows may be a value that has lost its colon.
+    const isCutShort = wanted.length >= 5 && candidate.startsWith(wanted);
+    const distance = isCutShort ? Math.min(1, candidate.length - wanted.length) : editDistance(wanted, candidate);
     // A third of the letters may be wrong, or it is another word.
     const isNear = distance <= Math.max(1, Math.floor(Math.min(candidate.length, wanted.length) / 3));
     if (isNear && distance < (nearest?.distance ?? Number.POSITIVE_INFINITY)) nearest = { name, distance };
@@ -16,10 +18,10 @@ export function nearestKey(key: string, known: Iterable<string>): string | undef
 
 /**
  * A key as a message may show it. In a damaged file the value of a secret can come to stand where a key should: only what looks like the word
- * that somebody chose for a key, or is nearly a known one, is shown.
+ * that somebody chose for a key, and has a value, or is nearly a known one, is shown.
  */
-export function visibleKey(key: string, known: Iterable<string> = []): string {
-  const isWord = /^[a-z]{1,16}(_[a-z]{1,16}){0,5}$/.test(key);
+export function visibleKey(key: string, hasValue: boolean, known: Iterable<string> = []): string {
+  const isWord = hasValue && /^[a-z]{1,16}(_[a-z]{1,16}){0,5}$/.test(key);
   return isWord || (key.length <= 40 && /^[\w.-]+$/.test(key) && nearestKey(key, known) !== undefined) ? key : HIDDEN;
 }
 

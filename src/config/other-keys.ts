@@ -1,5 +1,5 @@
 import { objectStorePlace } from "./configuration.ts";
-import { invalid, type Place } from "./interpret.ts";
+import { invalid, isEmpty, type Place } from "./interpret.ts";
 import { nearestKey, visibleKey } from "./keys.ts";
 import { isOriginalKey } from "./original-keys.ts";
 import type { MapEntry, MapTree, Tree } from "./yaml-tree.ts";
@@ -56,7 +56,10 @@ export function judgeRest(root: MapTree, understood: ReadonlySet<string>, file: 
       const here = [...path, key];
       const dotted = here.join(".");
       if (understood.has(dotted)) continue;
-      const shown = [...path, visibleKey(key, namesIn[path.join(".")] ?? [])].join(".");
+      const shown = [
+        ...path,
+        visibleKey(key, !isEmpty(entry.value), [...rightPlaces.keys(), ...(namesIn[path.join(".")] ?? [])]),
+      ].join(".");
       refuseMisplaced(key, entry, path, { file, key: shown, line: entry.line });
       if (isContainer(here)) {
         // Anything but a map was refused where it was read.
@@ -111,7 +114,11 @@ function refuseWithin(tree: Tree, at: Place): void {
     return;
   }
   for (const [key, entry] of tree.entries) {
-    const inner = { ...at, key: `${at.key}.${visibleKey(key)}`, line: entry.line };
+    const inner = {
+      ...at,
+      key: `${at.key}.${visibleKey(key, !isEmpty(entry.value), rightPlaces.keys())}`,
+      line: entry.line,
+    };
     const right = rightPlaces.get(key);
     if (right !== undefined) refuseMisplaced(key, entry, [], inner);
     refuseWithin(entry.value, inner);

@@ -10,10 +10,10 @@ import {
   sameStore,
 } from "./configuration.ts";
 import { readDatabaseSection } from "./database-section.ts";
-import { describe, interpret, invalid, knownKeys, type Place } from "./interpret.ts";
+import { describe, interpret, invalid, isEmpty, knownKeys, type Place } from "./interpret.ts";
 import { judgeRest } from "./other-keys.ts";
 import { databaseArguments, databaseSection, topLevel } from "./schema.ts";
-import { isEmpty, mapOf, readStoreSection, type StorageDriver, sourceOf } from "./store-sections.ts";
+import { mapOf, readStoreSection, type StorageDriver, sourceOf } from "./store-sections.ts";
 import { type DocumentOrigin, type MapEntry, type MapTree, parseTree } from "./yaml-tree.ts";
 
 export interface ParseOptions {

@@ -1,12 +1,9 @@
 import { constants } from "node:fs";
 import { open } from "node:fs/promises";
 import { StowageError } from "../errors/index.ts";
-import type { Configuration } from "./configuration.ts";
+import { type Configuration, fileBytesMax } from "./configuration.ts";
 import type { Environment } from "./environment.ts";
 import type { StorageDriver } from "./store-sections.ts";
-
-/** Far above any configuration. */
-const FILE_BYTES_MAX = 1024 * 1024;
 
 /**
  * Reads and checks a configuration file.
@@ -79,7 +76,7 @@ async function readText(file: string): Promise<string | undefined> {
       const { bytesRead, buffer } = await handle.read(Buffer.alloc(64 * 1024));
       if (bytesRead === 0) break;
       length += bytesRead;
-      if (length > FILE_BYTES_MAX) throw fault(`it is larger than ${FILE_BYTES_MAX} bytes`);
+      if (length > fileBytesMax) throw fault(`it is larger than ${fileBytesMax} bytes`);
       chunks.push(buffer.subarray(0, bytesRead));
     }
     return new TextDecoder("utf-8", { fatal: true }).decode(Buffer.concat(chunks));

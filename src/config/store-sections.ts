@@ -1,7 +1,7 @@
 import type { ZodType } from "zod";
 import type { Compression, ConfigurationValue, Source, StoreSection } from "./configuration.ts";
 import { defaultCompression, defaultDriver } from "./configuration.ts";
-import { defaultsOf, describe, interpret, invalid, type Place } from "./interpret.ts";
+import { defaultsOf, describe, interpret, invalid, isEmpty, type Place } from "./interpret.ts";
 import { isSecretKey, nearestKey, visibleKey } from "./keys.ts";
 import { storeSection } from "./schema.ts";
 import { Secret } from "./secret.ts";
@@ -115,15 +115,9 @@ function findDriver(
   const line = driverTree?.[0].entries.get("name")?.line ?? place.line;
   throw invalid(
     { ...place, key: `${place.key}.storage_driver.name`, line },
-    `there is no such driver: ${visibleKey(name, names)}`,
+    `there is no such driver: ${visibleKey(name, true, names)}`,
     `${nearest === undefined ? "" : `did you mean ${nearest}? `}drivers are: ${names.join(", ")}`,
   );
-}
-
-/** Nothing, in any of the ways in which the original takes it for nothing. */
-export function isEmpty(tree: Tree | undefined): boolean {
-  if (tree === undefined) return true;
-  return tree.kind === "scalar" ? tree.value === null : tree.kind === "map" && tree.entries.size === 0;
 }
 
 /** @throws StowageError `CONFIG_INVALID` */
@@ -152,7 +146,7 @@ function warning(tree: MapTree, key: string, text: string): { readonly line: num
 function valuesOf(tree: Tree, place: Place, secrets: readonly Secret[], name = ""): readonly ConfigurationValue[] {
   if (tree.kind === "map") {
     return [...tree.entries].flatMap(([key, { value }]) =>
-      valuesOf(value, { ...place, key: `${place.key}.${visibleKey(key)}` }, secrets, key),
+      valuesOf(value, { ...place, key: `${place.key}.${visibleKey(key, true)}` }, secrets, key),
     );
   }
   if (tree.kind === "list") {

@@ -1,5 +1,6 @@
 import { type Alias, isAlias, isMap, isScalar, isSeq, LineCounter, type ParsedNode, parseDocument } from "yaml";
 import { StowageError } from "../errors/index.ts";
+import { fileBytesMax } from "./configuration.ts";
 import { resolvePlainScalar, type Scalar } from "./plain-scalar.ts";
 
 /** A YAML document as a tree whose every part knows its line. Aliases and merge keys are resolved: parts may be shared, never circular. */
@@ -47,15 +48,16 @@ export interface DocumentOrigin {
 
 const DEPTH_MAX = 50;
 /** Enough for any configuration, too few for a bomb of aliases. */
-const SIZE_MAX = 50_000;
+const SIZE_MAX = 20_000;
 /** Characters of all scalars, variables replaced. */
-const TEXT_MAX = 4 * 1024 * 1024;
+const TEXT_MAX = 1024 * 1024;
 
 /**
  * Reads one YAML document; `undefined` when it is empty.
  * @throws StowageError `CONFIG_INVALID` with file and line. What stands in the file is never shown: any of it may be a secret.
  */
 export function parseTree(text: string, origin: DocumentOrigin): Tree | undefined {
+  if (text.length > fileBytesMax) throw invalid(origin.file, 1, `it is larger than ${fileBytesMax} bytes`);
   const lines = new LineCounter();
   const lineAt = (offset: number) => Math.max(1, lines.linePos(offset).line);
   // biome-ignore lint/suspicious/noControlCharactersInRegex: that is what is looked for
@@ -72,7 +74,8 @@ export function parseTree(text: string, origin: DocumentOrigin): Tree | undefine
     // The package compares each key with each other; the builder below does it with a map.
     uniqueKeys: false,
     prettyErrors: false,
-    logLevel: "silent",
+    // With "silent" the package says nothing of a second document.
+    logLevel: "error",
     lineCounter: lines,
   });
   // `TAG_RESOLVE_FAILED` is a warning to the package.
