@@ -1,5 +1,6 @@
 import { Agent as HttpAgent } from "node:http";
 import { Agent as HttpsAgent } from "node:https";
+import type { Readable } from "node:stream";
 import { S3Client } from "@aws-sdk/client-s3";
 import { NodeHttpHandler } from "@smithy/node-http-handler";
 import { StowageError } from "../../../errors/index.ts";
@@ -13,8 +14,10 @@ const answerMsMax = 60_000;
 const slowestBytesPerMs = 50;
 const connectMsMax = 10_000;
 const certificateBytesMax = 1024 * 1024;
+/** Answers that are read whole: a page of a listing, 1000 keys of at most 1 kB each, escaped, is the largest. */
+const answerBytesMax = 16 * 1024 * 1024;
 
-/** Where the SDK is to look for a region when nobody names one. */
+/** Where nobody names a region. */
 const defaultRegion = "us-east-1";
 
 /** Sends commands: `(client, options) => client.send(new GetObjectCommand(…), options)`. May be called twice. */
@@ -57,18 +60,23 @@ export class Connection implements AsyncDisposable {
     if (certificates?.includes("-----BEGIN CERTIFICATE-----") === false) {
       throw new StowageError("CONFIG_INVALID", { key: "ca_file", reason: `${caFile} has no certificate in PEM` });
     }
-    return new Connection(configuration, certificates);
+    const connection = new Connection(configuration, certificates);
+    // Of AWS's environment variables and files, if they name one.
+    if (connection.#region === undefined) {
+      connection.useRegion(await connection.#client.config.region().catch(() => defaultRegion));
+    }
+    return connection;
   }
 
   /** Names for errors. */
   place(): Place {
     const { bucket, url } = this.configuration;
-    return { bucket, server: url ?? "Amazon S3", region: this.#region ?? "the SDK's default" };
+    return { bucket, server: url ?? "Amazon S3", region: this.region };
   }
 
-  /** The region that requests are signed for: the configured one, or what the SDK found. */
-  async region(): Promise<string> {
-    return await this.#client.config.region();
+  /** The region that requests are signed for. */
+  get region(): string {
+    return this.#region ?? defaultRegion;
   }
 
   /** Signs for another region from now on: beside a url the region has no other meaning, and the server says which it wants. */
@@ -142,6 +150,18 @@ export class Connection implements AsyncDisposable {
       requestChecksumCalculation: "WHEN_REQUIRED",
       responseChecksumValidation: "WHEN_REQUIRED",
       expectContinueHeader: false,
+      streamCollector: (answer: Readable) => collect(answer),
     });
   }
+}
+
+async function collect(answer: Readable): Promise<Uint8Array> {
+  const parts: Buffer[] = [];
+  let length = 0;
+  for await (const part of answer) {
+    length += (part as Buffer).length;
+    if (length > answerBytesMax) throw new Error(`an answer has more than ${answerBytesMax} bytes`);
+    parts.push(part as Buffer);
+  }
+  return Buffer.concat(parts, length);
 }

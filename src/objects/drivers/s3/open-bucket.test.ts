@@ -217,20 +217,53 @@ test("a url that the environment names does not lead elsewhere than the configur
   expect(server.log).toHaveLength(1);
 });
 
-test("the virtual style has the bucket in the host's name", async () => {
-  const asked: string[] = [];
-  const lookup = vi.spyOn(dns, "lookup").mockImplementation(((host: string, _: unknown, done: Resolved) => {
-    asked.push(host);
-    done(null, [{ address: "127.0.0.1", family: 4 }]);
-  }) as never);
-  try {
+describe("names of hosts", () => {
+  let asked: string[];
+  /** No name leads out of this machine. */
+  function resolveTo(address: string | undefined) {
+    asked = [];
+    vi.spyOn(dns, "lookup").mockImplementation(((host: string, _: unknown, done: Resolved) => {
+      asked.push(host);
+      if (address === undefined) done(Object.assign(new Error("not asked for in tests"), { code: "ENOTFOUND" }), []);
+      else done(null, [{ address, family: 4 }]);
+    }) as never);
+  }
+  afterEach(() => {
+    vi.restoreAllMocks();
+    vi.unstubAllEnvs();
+  });
+
+  test("the virtual style has the bucket in it", async () => {
+    resolveTo("127.0.0.1");
     const { port } = new URL(server.url);
     await using _ = await open({ url: `http://s3.test:${port}`, addressing_style: "virtual" });
     expect(server.log[0]).toMatchObject({ path: "/", headers: { host: `bucket.s3.test:${port}` } });
     expect(asked).toEqual(["bucket.s3.test"]);
-  } finally {
-    lookup.mockRestore();
-  }
+  });
+
+  test.each([
+    ["the configured region", { region: "us-west-2" }, "bucket.s3.us-west-2.amazonaws.com"],
+    ["the environment's region", {}, "bucket.s3.eu-west-3.amazonaws.com"],
+    ["path style", { region: "us-west-2", addressing_style: "path" }, "s3.us-west-2.amazonaws.com"],
+    ["China", { region: "cn-north-1" }, "bucket.s3.cn-north-1.amazonaws.com.cn"],
+  ])("AWS: %s", async (_, more, host) => {
+    resolveTo(undefined);
+    vi.stubEnv("AWS_REGION", "eu-west-3");
+    expect((await failureOf(open({ url: undefined, ...more }))).code).toBe("BACKEND_UNREACHABLE");
+    expect(asked).toEqual([host]);
+  });
+
+  test("AWS: no region anywhere is the oldest one, as with the original", async () => {
+    resolveTo(undefined);
+    for (const name of Object.keys(process.env)) if (name.startsWith("AWS_")) vi.stubEnv(name, undefined);
+    vi.stubEnv("AWS_CONFIG_FILE", "/nowhere/config");
+    vi.stubEnv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere/credentials");
+    expect((await failureOf(open({ url: undefined }))).code).toBe("BACKEND_UNREACHABLE");
+    expect(asked[0]).toMatch(/^bucket[.]s3([.]us-east-1)?[.]amazonaws[.]com$/);
+  });
 });
 
-type Resolved = (error: null, addresses: readonly { readonly address: string; readonly family: number }[]) => void;
+type Resolved = (
+  error: Error | null,
+  addresses: readonly { readonly address: string; readonly family: number }[],
+) => void;

@@ -53,7 +53,7 @@ async function lookAt(connection: Connection, call: Call): Promise<void> {
 
 async function create(connection: Connection, call: Call): Promise<void> {
   const { bucket } = connection.configuration;
-  const region = await connection.region();
+  const { region } = connection;
   const place =
     region === "us-east-1" ? {} : { CreateBucketConfiguration: { LocationConstraint: region as "eu-west-1" } };
   const command = new CreateBucketCommand({ Bucket: bucket, ...place });

@@ -1,6 +1,6 @@
 import { Readable } from "node:stream";
 import { buffer } from "node:stream/consumers";
-import { beforeEach, describe, expect, test } from "vitest";
+import { beforeEach, describe, expect, test, vi } from "vitest";
 import { failureOf } from "../../../../test/conformance/failure.ts";
 import {
   type Asked,
@@ -138,6 +138,21 @@ describe("a put of one request", () => {
     expect((await failureOf(driver.put(key, body(small), call))).code).toBe("BACKEND_FAILED");
     server.objects.set(`p/${key.slice(0, 2)}/${key}`, Buffer.from("the other's"));
     expect((await failureOf(driver.put(key, body(small), call))).code).toBe("BACKEND_KEY_EXISTS");
+  });
+
+  test("a server that stays silent is given up", async () => {
+    await driver.capabilities(call);
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    try {
+      server.fault = () => {
+        vi.advanceTimersByTime(61_000);
+        return { silence: true };
+      };
+      const error = await failureOf(driver.put(createPhysicalKey(), body(small), call));
+      expect(error).toMatchObject({ code: "BACKEND_STALLED", details: { operation: "put", silentMs: 60_000 } });
+    } finally {
+      vi.useRealTimers();
+    }
   });
 
   test("a silent server is given up when the call is", async () => {
@@ -332,6 +347,12 @@ describe("a listing", () => {
     const found = [];
     for await (const blob of driver.list(undefined, call)) found.push(blob);
     expect(found).toEqual([{ key, sizeBytes: small.length }]);
+  });
+
+  test("without an end is a failure", async () => {
+    failing(({ method }) => method === "GET", { instead: { status: 200, body: Buffer.alloc(17 * MiB, "<a>") } });
+    const listing = driver.list(undefined, call)[Symbol.asyncIterator]().next();
+    expect((await failureOf(listing)).message).toContain("more than 16777216 bytes");
   });
 
   test("out of order, or not going on, is a failure", async () => {
