@@ -6,11 +6,11 @@ switch (name) {
     await (await import("./analyze.ts")).benchAnalyze(parameters);
     break;
   case "store":
-    await (await import("./store-memory.ts")).benchStore(parameters);
+    await (await import("./store/index.ts")).benchStore(parameters);
     break;
   default:
     console.error(
-      `usage: npm run bench -- analyze [options] | store [megabytes]${name === undefined ? "" : `; there is no bench ${name}`}`,
+      `usage: npm run bench -- analyze [options] | store [options]${name === undefined ? "" : `; there is no bench ${name}`}`,
     );
     process.exitCode = 2;
 }

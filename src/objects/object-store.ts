@@ -12,13 +12,14 @@ import { formatHeader } from "./envelope.ts";
 import { createPhysicalKey } from "./physical-key.ts";
 import { reap } from "./reaper.ts";
 import { objectsByBackend, readBackends } from "./rows/backends.ts";
+import { type CompactionReport, compact } from "./rows/compact.ts";
 import {
   findCopies,
   findVersion,
   insertPending,
   type Located,
   makeLive,
-  movePointer,
+  publishLocation,
   recordDamage,
   recordProof,
   removePointer,
@@ -112,8 +113,8 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
     // Always in one order: publishers of the same objects then wait for each other instead of for ever.
     for (const each of staged.toSorted(byRef)) {
       const { ref, locationId, contentDigest, contentBytes, storedBytes } = each;
-      if (!(await makeLive(tx, locationId))) throw leaseLost(ref);
-      const version = await movePointer(tx, ref, locationId);
+      const version = await publishLocation(tx, ref, locationId);
+      if (version === undefined) throw leaseLost(ref);
       versions.set(each, { ref, version, locationId, contentDigest, contentBytes, storedBytes });
     }
     announce("objects published", { count: staged.length });
@@ -164,7 +165,8 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
 
   async reclaimable(): Promise<readonly (Reclaimable & { readonly place: string })[]> {
     const places = await this.#places();
-    const found = await reclaimable(this.#database, this.#retireGraceSeconds);
+    const options = { graceSeconds: this.#retireGraceSeconds, lateSeconds: this.#lateSeconds };
+    const found = await reclaimable(this.#database, options);
     return found.map((each) => ({ ...each, place: places.get(each.backendId) ?? String(each.backendId) }));
   }
 
@@ -180,6 +182,10 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
               (await this.#restore(version, under)) || (await repair.onLost(version.ref, under)),
           };
     return await scrub(this.#database, this.#backends.all, { ...options, ...mend }, call);
+  }
+
+  async compact(call: Call): Promise<CompactionReport> {
+    return await compact(this.#database, call);
   }
 
   async claim(call: Call): Promise<readonly string[]> {

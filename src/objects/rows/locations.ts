@@ -46,29 +46,28 @@ export async function renewLease(database: Database, id: number, leaseSeconds: n
   return result.numUpdatedRows > 0n;
 }
 
-/** Records what was proven to lie there; false when the location is no longer pending. */
+/**
+ * Records what was proven to lie there; false when the location is no longer pending. The server does not wait until that is durable: losing it leaves
+ * a location that was never proven, and publishing it, which needs it, makes it durable before itself.
+ */
 export async function recordProof(
   database: Database,
   id: number,
   proof: Written,
   leaseSeconds: number,
 ): Promise<boolean> {
-  const result = await database.sql
-    .updateTable("locations")
-    .set({
-      content_digest: proof.contentDigest,
-      content_bytes: proof.contentBytes,
-      stored_digest: proof.storedDigest,
-      stored_bytes: proof.storedBytes,
-      codec: proof.codec,
-      proven_at: sql<string>`now()`,
-      lease_until: inSeconds(leaseSeconds),
-    })
-    .where("id", "=", id)
-    .where("state", "=", "pending")
-    .executeTakeFirst();
-  return result.numUpdatedRows > 0n;
+  const { contentDigest, contentBytes, storedDigest, storedBytes, codec } = proof;
+  const { rows } = await sql`
+    update locations
+    set content_digest = ${contentDigest}, content_bytes = ${contentBytes}, stored_digest = ${storedDigest},
+      stored_bytes = ${storedBytes}, codec = ${codec}, proven_at = now(), lease_until = ${inSeconds(leaseSeconds)}
+    from (select set_config('synchronous_commit', 'off', true)) as unhurried
+    where id = ${id} and state = 'pending'
+    returning id`.execute(database.sql);
+  return rows.length > 0;
 }
+
+const isPublishable = sql<boolean>`(state = 'pending' and stored_digest is not null and lease_until > now())`;
 
 /** `pending` → `live`, if the lease still holds and the bytes are proven; false otherwise. */
 export async function makeLive(tx: Transaction, id: number): Promise<boolean> {
@@ -76,47 +75,55 @@ export async function makeLive(tx: Transaction, id: number): Promise<boolean> {
     .updateTable("locations")
     .set({ state: "live", state_since: sql<string>`now()`, lease_until: null })
     .where("id", "=", id)
-    .where("state", "=", "pending")
-    .where("stored_digest", "is not", null)
-    .where("lease_until", ">", sql<Date>`now()`)
+    .where(isPublishable)
     .executeTakeFirst();
   return result.numUpdatedRows > 0n;
 }
 
-/** Points the object at a location and retires the one it pointed at. Returns the new version. */
-export async function movePointer(
+/**
+ * Makes a location live, points its object at it and retires the one it pointed at. Returns the new version; nothing when the lease is over or the bytes
+ * were never proven.
+ */
+export async function publishLocation(
   tx: Transaction,
   { account, bucket, key }: ObjectRef,
   locationId: number,
-): Promise<number> {
+): Promise<number | undefined> {
+  // Most objects are new: then this is all, in one journey to the server.
+  const { rows } = await sql<{ live: number; version: number | null }>`
+    with live as (
+      update locations set state = 'live', state_since = now(), lease_until = null
+      where id = ${locationId} and ${isPublishable} returning id),
+    made as (
+      insert into objects (account, bucket, key, location_id, version)
+      select ${account}, ${bucket}, ${key}, id, 1 from live on conflict (account, bucket, key) do nothing returning version)
+    select (select count(*) from live) as live, (select version from made) as version`.execute(tx.sql);
+  const { live, version } = rows[0] ?? { live: 0, version: null };
+  if (live === 0) return undefined;
+  return version ?? (await movePointer(tx, { account, bucket, key }, locationId));
+}
+
+async function movePointer(tx: Transaction, { account, bucket, key }: ObjectRef, locationId: number): Promise<number> {
   for (;;) {
-    const present = await tx.sql
-      .selectFrom("objects")
-      .select(["location_id", "version"])
-      .where("account", "=", account)
-      .where("bucket", "=", bucket)
-      .where("key", "=", key)
-      .forUpdate()
-      .executeTakeFirst();
-    if (present) {
-      const version = present.version + 1;
-      await tx.sql
-        .updateTable("objects")
-        .set({ location_id: locationId, version, updated_at: sql<string>`now()` })
-        .where("account", "=", account)
-        .where("bucket", "=", bucket)
-        .where("key", "=", key)
-        .execute();
-      await retireLocation(tx, present.location_id);
-      return version;
+    // The locked row, so that what is retired is what the pointer leaves, whoever moved it since this statement began.
+    const { rows } = await sql<{ version: number; before: number }>`
+      update objects set location_id = ${locationId}, version = version + 1, updated_at = now()
+      from (
+        select location_id as before from objects
+        where account = ${account} and bucket = ${bucket} and key = ${key} for update) as present
+      where account = ${account} and bucket = ${bucket} and key = ${key}
+      returning version, before`.execute(tx.sql);
+    if (rows[0] !== undefined) {
+      await retireLocation(tx, rows[0].before);
+      return rows[0].version;
     }
     const inserted = await tx.sql
       .insertInto("objects")
-      .values({ account, bucket, key, location_id: locationId, version: 1, updated_at: sql<string>`now()` })
+      .values({ account, bucket, key, location_id: locationId, version: 1 })
       .onConflict((conflict) => conflict.columns(["account", "bucket", "key"]).doNothing())
       .returning("version")
       .executeTakeFirst();
-    // Another transaction has created it meanwhile: look again.
+    // Another transaction has removed it meanwhile, or created it again: look again.
     if (inserted) return inserted.version;
   }
 }

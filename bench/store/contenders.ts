@@ -1,0 +1,162 @@
+import { mkdir, mkdtemp, open, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Readable } from "node:stream";
+import { sql } from "kysely";
+import { drivers } from "../../src/app/drivers.ts";
+import { defaultCompression } from "../../src/config/index.ts";
+import { type Database, openDatabase } from "../../src/db/index.ts";
+import { type BackendSection, guard, openObjectStore } from "../../src/objects/index.ts";
+import { createCall } from "../../src/runtime/index.ts";
+import { stream, whole } from "./content.ts";
+
+/** Puts and gets documents by number. */
+export interface Contender extends AsyncDisposable {
+  put(index: number, sizeBytes: number): Promise<void>;
+  /** Reads all of it; returns how many bytes there were. */
+  get(index: number): Promise<number>;
+}
+
+/** What a driver is measured on: how stowage is told to reach it, and how anybody else would. */
+export interface Field {
+  readonly driver: string;
+  /** For people. */
+  readonly place: string;
+  /** `storage_driver.config`. */
+  readonly config: Readonly<Record<string, unknown>>;
+  /** Where the embedded database is. */
+  readonly dataDirectory: string;
+}
+
+const call = createCall();
+
+export async function openContender(name: string, field: Field): Promise<Contender> {
+  if (name === "stowage") return await openStowage(field);
+  const open = { db: openRawDatabase, localfs: openRawFiles, s3: openRawS3, swift: openRawSwift }[field.driver];
+  if (open === undefined) throw new Error(`nothing to compare with ${field.driver}`);
+  return await open(field);
+}
+
+/** The whole store: intent, both digests, proof, publication. */
+async function openStowage(field: Field): Promise<Contender> {
+  const opener = drivers.find(({ name }) => name === field.driver);
+  if (opener === undefined) throw new Error(`no driver ${field.driver}`);
+  const config = opener.schema.parse(field.config);
+  const workingSet: BackendSection = { opener, config, compression: defaultCompression };
+  const database = await openDatabase({ kind: "embedded", dataDirectory: field.dataDirectory }, {}, call);
+  const store = await openObjectStore({ database, sections: { workingSet }, guard });
+  const ref = (index: number) => ({ account: "bench", bucket: "b", key: String(index) });
+  return {
+    async put(index, sizeBytes) {
+      const staged = await store.stage(ref(index), { open: async () => stream(index, sizeBytes), sizeBytes }, call);
+      await database.transaction((tx) => store.publish(tx, [staged]), call);
+    },
+    get: async (index) => await drained((await store.get(ref(index), call)).body),
+    async [Symbol.asyncDispose]() {
+      await store[Symbol.asyncDispose]();
+      await database[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** One row for each document, its bytes as they are. */
+async function openRawDatabase({ dataDirectory }: Field): Promise<Contender> {
+  const database = await openDatabase({ kind: "embedded", dataDirectory }, {}, call);
+  const run = (statement: ReturnType<typeof sql>): ReturnType<typeof statement.execute> =>
+    statement.execute(database.sql);
+  await run(sql`create table if not exists raw_documents (id integer primary key, bytes bytea not null)`);
+  await run(sql`alter table raw_documents alter column bytes set storage external`);
+  return {
+    async put(index, sizeBytes) {
+      await run(sql`insert into raw_documents values (${index}, ${whole(index, sizeBytes)})`);
+    },
+    get: async (index) => await rawBytes(database, index),
+    [Symbol.asyncDispose]: () => database[Symbol.asyncDispose](),
+  };
+}
+
+async function rawBytes(database: Database, index: number): Promise<number> {
+  const { rows } = await sql<{ bytes: Buffer }>`select bytes from raw_documents where id = ${index}`.execute(
+    database.sql,
+  );
+  return rows[0]?.bytes.length ?? 0;
+}
+
+/** Files that are durable, written in place. */
+async function openRawFiles({ config }: Field): Promise<Contender> {
+  const directory = join(String(config.archive_data_dir), "raw");
+  await mkdir(directory, { recursive: true });
+  return {
+    async put(index, sizeBytes) {
+      const file = await open(join(directory, String(index)), "wx");
+      try {
+        for await (const piece of stream(index, sizeBytes)) await file.write(piece as Buffer);
+        await file.datasync();
+      } finally {
+        await file.close();
+      }
+    },
+    get: async (index) => (await readFile(join(directory, String(index)))).length,
+    async [Symbol.asyncDispose]() {},
+  };
+}
+
+/** The SDK as its documentation uses it. */
+async function openRawS3({ config }: Field): Promise<Contender> {
+  const { S3Client, PutObjectCommand, GetObjectCommand } = await import("@aws-sdk/client-s3");
+  const client = new S3Client({
+    endpoint: String(config.url),
+    region: "us-east-1",
+    forcePathStyle: true,
+    requestChecksumCalculation: "WHEN_REQUIRED",
+    responseChecksumValidation: "WHEN_REQUIRED",
+    credentials: { accessKeyId: String(config.access_key), secretAccessKey: String(config.secret_key) },
+  });
+  const name = (index: number) => ({ Bucket: String(config.bucket), Key: `raw/${index}` });
+  return {
+    async put(index, sizeBytes) {
+      await client.send(new PutObjectCommand({ ...name(index), Body: whole(index, sizeBytes) }));
+    },
+    async get(index) {
+      const { Body } = await client.send(new GetObjectCommand(name(index)));
+      return await drained(Body as Readable);
+    },
+    async [Symbol.asyncDispose]() {
+      client.destroy();
+    },
+  };
+}
+
+/** Plain HTTP requests with a token. */
+async function openRawSwift({ config }: Field): Promise<Contender> {
+  const headers = { "x-auth-user": String(config.user), "x-auth-key": String(config.key) };
+  const answer = await fetch(String(config.auth), { headers });
+  const token = { "x-auth-token": answer.headers.get("x-auth-token") ?? "" };
+  const base = `${answer.headers.get("x-storage-url")}/${String(config.container)}`;
+  const { request } = await import("undici");
+  return {
+    async put(index, sizeBytes) {
+      const body = whole(index, sizeBytes);
+      const { statusCode, body: rest } = await request(`${base}/raw-${index}`, { method: "PUT", headers: token, body });
+      await rest.dump();
+      if (statusCode !== 201) throw new Error(`Swift answered ${statusCode}`);
+    },
+    async get(index) {
+      const { body } = await request(`${base}/raw-${index}`, { headers: token });
+      return await drained(body);
+    },
+    async [Symbol.asyncDispose]() {},
+  };
+}
+
+async function drained(body: Readable): Promise<number> {
+  let bytes = 0;
+  for await (const chunk of body) bytes += (chunk as Buffer).length;
+  return bytes;
+}
+
+/** A directory for one run, and its end. */
+export async function temporaryDirectory(): Promise<AsyncDisposable & { readonly path: string }> {
+  const path = await mkdtemp(join(tmpdir(), "stowage-bench-store-"));
+  return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };
+}

@@ -1,0 +1,142 @@
+import { execFile } from "node:child_process";
+import { join } from "node:path";
+import { parseArgs, promisify } from "node:util";
+import { describeMachine } from "../machine.ts";
+import { megabytes, Report, ratio } from "../report.ts";
+import { median } from "../statistics.ts";
+import { type Field, temporaryDirectory } from "./contenders.ts";
+import type { Outcome, Task } from "./one.ts";
+
+const loads = [
+  { name: "2,000 × 100 kB", documents: 2000, sizeBytes: 100_000 },
+  { name: "20 × 50 MB", documents: 20, sizeBytes: 50_000_000 },
+] as const;
+const goalRatio = 0.85;
+const goalRssBytes = 200e6;
+
+/**
+ * `npm run bench -- store`: documents through the whole store (intent, two digests, proof, publication) and back, against the raw client doing no more
+ * than putting and getting the same bytes on the same server, in turns.
+ */
+export async function benchStore(parameters: readonly string[]): Promise<void> {
+  const { values } = parseArgs({
+    args: [...parameters],
+    options: {
+      drivers: { type: "string", default: "db,localfs,s3,swift" },
+      concurrency: { type: "string", default: "1,8,32" },
+      runs: { type: "string", default: "3" },
+      scale: { type: "string", default: "1" },
+      markdown: { type: "boolean", default: false },
+    },
+  });
+  const report = new Report(values.markdown);
+  report.heading("store");
+  report.list(describeMachine(`npm run bench -- store ${parameters.join(" ")}`));
+  for (const driver of values.drivers.split(",")) {
+    const configs = configsOf(driver);
+    if (configs.length === 0) report.leftOut(`${driver}: no server is named (see bench/README.md)`);
+    for (const { place, config } of configs) {
+      report.subheading(`${driver}: ${place}`);
+      const rows = [
+        ["load", "at once", "put", "raw put", "ratio", "get", "raw get", "ratio", "CPU", "raw CPU", "peak RSS", "raw"],
+      ];
+      for (const { name, documents, sizeBytes } of loads) {
+        for (const concurrency of values.concurrency.split(",").map(Number)) {
+          const scaled = Math.max(concurrency === 1 ? 4 : concurrency, Math.round(documents * Number(values.scale)));
+          const load = { documents: Math.min(documents, scaled), sizeBytes, concurrency };
+          const [ours, raw] = await compare(driver, place, config, load, Number(values.runs));
+          const bytes = load.documents * sizeBytes;
+          const put = raw.putMs / ours.putMs;
+          const get = raw.getMs / ours.getMs;
+          rows.push([
+            name,
+            String(concurrency),
+            rate(bytes, ours.putMs),
+            rate(bytes, raw.putMs),
+            ratio(put),
+            rate(bytes, ours.getMs),
+            rate(bytes, raw.getMs),
+            ratio(get),
+            `${(ours.cpuMs / 1000).toFixed(1)} s`,
+            `${(raw.cpuMs / 1000).toFixed(1)} s`,
+            megabytes(ours.peakRssBytes),
+            megabytes(raw.peakRssBytes),
+          ]);
+          const what = `${driver}, ${name}, ${concurrency} at once`;
+          report.goal(`${what}: put ≥ ${goalRatio} × raw`, ratio(put), put >= goalRatio);
+          report.goal(`${what}: get ≥ ${goalRatio} × raw`, ratio(get), get >= goalRatio);
+          report.goal(`${what}: peak RSS ≤ 200 MB`, megabytes(ours.peakRssBytes), ours.peakRssBytes <= goalRssBytes);
+        }
+      }
+      report.table(rows);
+    }
+  }
+  report.goals();
+}
+
+/** Medians of both, which take turns at going first, each in a fresh process and a fresh place. */
+async function compare(
+  driver: string,
+  place: string,
+  config: Readonly<Record<string, unknown>>,
+  load: Omit<Task, "contender" | "field">,
+  runs: number,
+): Promise<readonly [Outcome, Outcome]> {
+  const outcomes: Readonly<Record<string, Outcome[]>> = { stowage: [], raw: [] };
+  for (let run = 0; run < runs; run++) {
+    for (const contender of run % 2 === 0 ? ["stowage", "raw"] : ["raw", "stowage"]) {
+      await using directory = await temporaryDirectory();
+      const field: Field = {
+        driver,
+        place,
+        config: fresh(driver, config, directory.path),
+        dataDirectory: directory.path,
+      };
+      outcomes[contender]?.push(await runOne({ contender, field, ...load }));
+    }
+  }
+  const middle = (each: readonly Outcome[]): Outcome => ({
+    putMs: median(each.map(({ putMs }) => putMs)),
+    getMs: median(each.map(({ getMs }) => getMs)),
+    cpuMs: median(each.map(({ cpuMs }) => cpuMs)),
+    peakRssBytes: median(each.map(({ peakRssBytes }) => peakRssBytes)),
+  });
+  return [middle(outcomes.stowage ?? []), middle(outcomes.raw ?? [])];
+}
+
+async function runOne(task: Task): Promise<Outcome> {
+  const program = join(import.meta.dirname, "one.ts");
+  // As the command runs: with a small young generation.
+  const parameters = ["--max-semi-space-size=1", program, JSON.stringify(task)];
+  const { stdout } = await promisify(execFile)(process.execPath, parameters);
+  return JSON.parse(stdout) as Outcome;
+}
+
+/** The configuration for one run: nothing of an earlier one lies there. */
+function fresh(driver: string, config: Readonly<Record<string, unknown>>, directory: string): Record<string, unknown> {
+  const name = `bench-${Date.now().toString(36)}`;
+  if (driver === "localfs") return { archive_data_dir: join(directory, "files") };
+  if (driver === "s3") return { ...config, bucket: name, create_bucket: true };
+  if (driver === "swift") return { ...config, container: name, create_container: true };
+  return {};
+}
+
+/** Servers as the tests are told of them: `STOWAGE_TEST_S3`, `STOWAGE_TEST_SWIFT`. */
+function configsOf(
+  driver: string,
+): readonly { readonly place: string; readonly config: Readonly<Record<string, unknown>> }[] {
+  if (driver === "db") return [{ place: "embedded PostgreSQL", config: {} }];
+  if (driver === "localfs") return [{ place: "a directory below TMPDIR", config: {} }];
+  if (driver === "s3") {
+    const servers = JSON.parse(process.env.STOWAGE_TEST_S3 ?? "[]") as { name: string }[];
+    return servers.map(({ name, ...config }) => ({ place: name, config }));
+  }
+  const swift = process.env.STOWAGE_TEST_SWIFT;
+  return swift === undefined
+    ? []
+    : [{ place: "OpenStack Swift", config: JSON.parse(swift) as Record<string, unknown> }];
+}
+
+function rate(bytes: number, ms: number): string {
+  return `${(bytes / 1e3 / ms).toFixed(0)} MB/s`;
+}
