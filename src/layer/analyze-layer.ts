@@ -103,9 +103,11 @@ function select(
   limits: Limits,
   notes: NoteList,
 ): void {
+  const matching = wants.match(entry.key);
+  if (matching.length === 0) return;
   const path = pathText(entry.key);
   const { size, mode } = entry.node as LayerNode;
-  for (const cataloger of wants.match(path)) {
+  for (const cataloger of matching) {
     if (size > Math.min(cataloger.fileBytesMax, limits.keptFileBytesMax)) {
       notes.add("content-too-large", path);
       continue;
@@ -297,7 +299,8 @@ class LayerCollector implements TarHandler {
   }
 
   #beginFile(key: PathKey, entry: TarEntry): void {
-    const max = Math.max(0, ...this.#wants.match(pathText(key)).map(({ fileBytesMax }) => fileBytesMax));
+    let max = 0;
+    for (const { fileBytesMax } of this.#wants.match(key)) max = Math.max(max, fileBytesMax);
     const isKept =
       entry.size <= Math.min(max, this.#limits.keptFileBytesMax) &&
       max > 0 &&

@@ -76,7 +76,7 @@ function escapeInvalid(buffer: Buffer): string {
 }
 
 /** The inverse of {@link bytesToText}. */
-function textToBytes(text: string): string {
+export function textToBytes(text: string): string {
   let bytes = "";
   for (const character of text) {
     const point = character.codePointAt(0) as number;

@@ -1,3 +1,5 @@
+import { baseOf, type PathKey, pathText, textToBytes } from "./path.ts";
+
 /**
  * Globs on image paths: `*` any characters but `/`, a double star and slash any directories (also none). Compiled once; most files are told apart by
  * their base name alone, since there are millions of them and a handful of patterns.
@@ -12,25 +14,24 @@ export class PathMatcher<T> {
       const candidate = { expression: compileGlob(glob), value };
       const base = glob.slice(glob.lastIndexOf("/") + 1);
       const suffix = /^\*(\.[^*]+)$/.exec(base)?.[1];
-      if (!base.includes("*")) append(this.#byBase, base, candidate);
-      else if (suffix !== undefined) append(this.#bySuffix, suffix.slice(suffix.lastIndexOf(".")), candidate);
-      else this.#others.push(candidate);
+      if (!base.includes("*")) append(this.#byBase, textToBytes(base), candidate);
+      else if (suffix !== undefined) {
+        append(this.#bySuffix, textToBytes(suffix.slice(suffix.lastIndexOf("."))), candidate);
+      } else this.#others.push(candidate);
     }
   }
 
   /** Values of the patterns that fit, each once, in no particular order. */
-  match(path: string): readonly T[] {
-    const base = path.slice(path.lastIndexOf("/") + 1);
+  match(key: PathKey): readonly T[] {
+    const base = baseOf(key);
     const dot = base.lastIndexOf(".");
-    const candidates = [
-      this.#byBase.get(base),
-      dot < 0 ? undefined : this.#bySuffix.get(base.slice(dot)),
-      this.#others,
-    ];
+    const named = this.#byBase.get(base);
+    const ending = dot < 0 ? undefined : this.#bySuffix.get(base.slice(dot));
+    if (named === undefined && ending === undefined && this.#others.length === 0) return none;
+    const path = pathText(key);
     let found: T[] | undefined;
-    for (const list of candidates) {
-      if (list === undefined) continue;
-      for (const { expression, value } of list) {
+    for (const list of [named, ending, this.#others]) {
+      for (const { expression, value } of list ?? none) {
         if (expression.test(path) && !found?.includes(value)) {
           found ??= [];
           found.push(value);

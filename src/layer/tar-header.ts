@@ -31,18 +31,19 @@ export function isZeroBlock(block: Buffer): boolean {
   return true;
 }
 
+/** `tar\0` */
+const starTrailer = 0x74617200;
+
 export function parseHeader(block: Buffer): TarHeader {
   verifyChecksum(block);
-  const magic = block.toString("latin1", 257, 263);
-  const version = block.toString("latin1", 263, 265);
-  const format =
-    magic === "ustar\0"
-      ? block.toString("latin1", 508, 512) === "tar\0"
-        ? "star"
-        : "ustar"
-      : magic === "ustar " && version === " \0"
-        ? "gnu"
-        : "v7";
+  const magic = block.toString("latin1", 257, 265);
+  const format = magic.startsWith("ustar\0")
+    ? block.readUInt32BE(508) === starTrailer
+      ? "star"
+      : "ustar"
+    : magic === "ustar  \0"
+      ? "gnu"
+      : "v7";
   const isV7 = format === "v7";
   const prefix =
     format === "ustar"
@@ -84,15 +85,14 @@ function oldGoPrefix(block: Buffer): string {
 
 function verifyChecksum(block: Buffer): void {
   const stored = numeric(block, 148, 8);
-  let unsigned = 8 * 0x20;
-  let signed = 8 * 0x20;
-  for (let i = 0; i < blockBytes; i++) {
-    if (i >= 148 && i < 156) continue;
-    const byte = block[i] as number;
-    unsigned += byte;
-    signed += byte < 128 ? byte : byte - 256;
-  }
-  if (stored !== unsigned && stored !== signed) throw new TarFault("a header's checksum is wrong");
+  let sum = 8 * 0x20;
+  for (let i = 0; i < 148; i++) sum += block[i] as number;
+  for (let i = 156; i < blockBytes; i++) sum += block[i] as number;
+  if (stored === sum) return;
+  // Old writers summed signed bytes: each of the upper half counts 256 less.
+  for (let i = 0; i < 148; i++) if ((block[i] as number) > 127) sum -= 256;
+  for (let i = 156; i < blockBytes; i++) if ((block[i] as number) > 127) sum -= 256;
+  if (stored !== sum) throw new TarFault("a header's checksum is wrong");
 }
 
 /** A field's text up to the first NUL. */
@@ -105,12 +105,23 @@ export function text(block: Buffer, offset: number, length: number): string {
 export function numeric(block: Buffer, offset: number, length: number): number {
   const first = block[offset] as number;
   if (first & 0x80) return base256(block, offset, length);
-  const digits = block.toString("latin1", offset, offset + length).replace(/^[ \0]+|[ \0]+$/g, "");
-  const end = digits.indexOf("\0");
-  const octal = end < 0 ? digits : digits.slice(0, end);
-  if (octal === "") return 0;
-  if (!/^[0-7]+$/.test(octal)) throw new TarFault("a number in a header is not octal");
-  return Number.parseInt(octal, 8);
+  const end = offset + length;
+  let at = offset;
+  while (at < end && isFill(block[at])) at++;
+  let value = 0;
+  for (; at < end; at++) {
+    const digit = (block[at] as number) - 0x30;
+    if (digit < 0 || digit > 7) break;
+    value = value * 8 + digit;
+  }
+  // A NUL ends the number, whatever follows; spaces only where nothing but fill follows them.
+  if (block[at] !== 0) while (at < end && isFill(block[at])) at++;
+  if (at < end && block[at] !== 0) throw new TarFault("a number in a header is not octal");
+  return value;
+}
+
+function isFill(byte: number | undefined): boolean {
+  return byte === 0x20 || byte === 0;
 }
 
 function base256(block: Buffer, offset: number, length: number): number {
