@@ -96,6 +96,8 @@ export function createPool(endpoint: Endpoint, connectionsMax: number, call: Cal
   });
   // An idle connection that ends is replaced by the next statement that needs one.
   pool.on("error", (error) => call.log.debug({ reason: error.message }, "idle connection lost"));
+  // A connection lost while it is checked out fails the statement; the event says the same once more. It can come before the first statement.
+  pool.on("connect", (client) => client.on("error", () => {}));
   const wrapped = new WeakMap<PoolClient, PostgresPoolClient>();
   return {
     options: pool.options,
@@ -119,8 +121,6 @@ export function createPool(endpoint: Endpoint, connectionsMax: number, call: Cal
 }
 
 function wrap(client: PoolClient, database: string): PostgresPoolClient {
-  // A connection lost while it is checked out fails the statement; the event says the same once more.
-  client.on("error", () => {});
   const query = async (sql: string, parameters: readonly unknown[]) => {
     try {
       return await client.query(sql, [...parameters]);
