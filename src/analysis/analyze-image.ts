@@ -118,6 +118,7 @@ export class Analyzer implements AsyncDisposable {
     try {
       const record = await images.get(account, image.digest, undefined);
       if (record.digest !== image.digest || record.fingerprint !== this.#fingerprint) return undefined;
+      if (record.damage !== undefined) return undefined;
       const refs: ObjectRef[] = keysOf(layers).map(layerRef);
       refs.push(manifestRef(account, image.digest));
       if (record.parentDigest !== record.digest) refs.push(indexRef(account, image.digest));
@@ -267,7 +268,7 @@ function imageRow(
   account: string,
   image: ResolvedImage,
   { facts, packages }: AnalysisDocument,
-): Omit<ImageRecord, "fullTags" | "analyzedAt"> {
+): Omit<ImageRecord, "fullTags" | "analyzedAt" | "damage"> {
   const { os, architecture, variant } = image.config.platform;
   return {
     account,

@@ -3,5 +3,6 @@
  * the layer; one transaction makes an image visible.
  */
 export { type AnalysisRequest, Analyzer, type ImageName } from "./analyze-image.ts";
+export { giveUpDocument } from "./lost-documents.ts";
 export type { AnalysisReport, LayerReport } from "./report.ts";
-export { retireUnusedLayers } from "./retire-layers.ts";
+export { previewUnusedLayers, retireUnusedLayers, type UnusedLayers } from "./retire-layers.ts";

@@ -1,14 +1,14 @@
 import type { Database } from "../db/index.ts";
 import { StowageError } from "../errors/index.ts";
-import { layerRef, storedLayer } from "../images/index.ts";
-import { checkLayerDocument, type ExpectedLayer, readSpill } from "../layer/index.ts";
+import { layerRef, markLayerFound } from "../images/index.ts";
+import { type ExpectedLayer, readSpill } from "../layer/index.ts";
 import type { ObjectStore } from "../objects/index.ts";
 import type { ImageLayer, LayerSource } from "../oci/index.ts";
 import { announce, type Call, type Progress, type ProgressTask } from "../runtime/index.ts";
-import { isDamage } from "./damage.ts";
 import type { LayerPool } from "./layer-pool.ts";
+import { forgetIfDamaged, lockLayer } from "./lost-documents.ts";
 import type { LayerReport } from "./report.ts";
-import { findLayer, forgetLayer, recordAccess, recordLayer, useLayers } from "./rows.ts";
+import { findLayer, recordAccess, recordLayer, useLayers } from "./rows.ts";
 
 /** A layer of the image at hand with its document's key. */
 export interface KeyedLayer {
@@ -23,9 +23,6 @@ export interface ProcessedLayer {
   readonly report: LayerReport;
   readonly bytesStored: number;
 }
-
-/** How long to wait for another process that analyses the same layer before saying so again. */
-const lockPatienceMs = 10_000;
 
 /** Sees to it that layers have documents: a stored one where it may serve, else the layer is read now. */
 export class Layers {
@@ -81,32 +78,15 @@ export class Layers {
   }
 
   /**
-   * Forgets those of the layers' documents that can't be read, so that the layers are read again. Each is judged under its lock: nobody can have
-   * made it anew meanwhile. Returns how many.
+   * Forgets those of the layers' documents that can't be read, so that the layers are read again. Returns how many.
    */
   async forgetDamaged(layers: readonly KeyedLayer[], progress: Progress, call: Call): Promise<number> {
     let forgotten = 0;
     for (const key of new Set(layers.flatMap((layer) => layer.key ?? []))) {
-      await using _ = await this.#lock(key, progress, call);
-      if (await this.#isReadable(key, call)) continue;
-      await this.#database.transaction(async (tx) => {
-        await forgetLayer(tx, key);
-        await this.#store.retire(tx, layerRef(key));
-      }, call);
-      forgotten++;
+      if (await forgetIfDamaged(this.#database, this.#store, key, progress, call)) forgotten++;
     }
     if (forgotten > 0) progress.tell("stored layers of this image are damaged; reading them again");
     return forgotten;
-  }
-
-  async #isReadable(key: string, call: Call): Promise<boolean> {
-    try {
-      await checkLayerDocument(storedLayer(this.#store, key, call));
-      return true;
-    } catch (error) {
-      if (isDamage(error)) return false;
-      throw error;
-    }
   }
 
   async #one(
@@ -145,7 +125,7 @@ export class Layers {
       task.end("known already");
       return report("reused", undefined, 0, 0);
     }
-    await using lock = await this.#lock(key, progress, call);
+    await using lock = await lockLayer(this.#database, key, progress, call);
     // Whoever had the lock before may have done the work.
     if (await isReusable()) {
       task.end("known already");
@@ -175,14 +155,6 @@ export class Layers {
       if (!known.isAccessible) await recordAccess(tx, account, layer.descriptor.digest);
       return (await useLayers(tx, [key])).has(key);
     }, call);
-  }
-
-  async #lock(key: string, progress: Progress, call: Call) {
-    for (;;) {
-      const lock = await this.#database.lock(`layer ${key}`, "exclusive", lockPatienceMs, call);
-      if (lock) return lock;
-      progress.tell("another stowage is analysing a layer of this image; waiting for it");
-    }
   }
 
   async #read(
@@ -221,6 +193,7 @@ export class Layers {
         blobBytes: descriptor.size,
         layerBytes: analyzed.facts.layerBytes,
       });
+      await markLayerFound(tx, key);
       await recordAccess(tx, account, descriptor.digest);
     }, call);
     announce("analysis layer published", { layerKey: key });

@@ -1,8 +1,8 @@
 import type { Database } from "../db/index.ts";
 import { layerRef } from "../images/index.ts";
 import type { ObjectStore } from "../objects/index.ts";
-import type { Call } from "../runtime/index.ts";
-import { forgetUnusedLayers } from "./rows.ts";
+import { type Call, throwIfAborted } from "../runtime/index.ts";
+import { forgetUnusedLayers, unusedLayers } from "./rows.ts";
 
 /** An analysis between two of its steps must not lose a layer: nothing used more recently is taken. */
 const graceSeconds = 900;
@@ -14,4 +14,35 @@ export function retireUnusedLayers(database: Database, store: ObjectStore, limit
     for (const key of keys) await store.retire(tx, layerRef(key));
     return keys.length;
   }, call);
+}
+
+/** Documents of layers that no image stands on. */
+export interface UnusedLayers {
+  readonly documents: number;
+  readonly bytes: number;
+}
+
+const pageSize = 100;
+
+/** What {@link retireUnusedLayers} would retire now, and what later. */
+export async function previewUnusedLayers(
+  database: Database,
+  store: ObjectStore,
+  call: Call,
+): Promise<{ readonly due: UnusedLayers; readonly later: UnusedLayers & { readonly dueInSeconds: number } }> {
+  const due = { documents: 0, bytes: 0 };
+  const later = { documents: 0, bytes: 0, dueInSeconds: 0 };
+  let after = "";
+  for (;;) {
+    throwIfAborted(call);
+    const page = await unusedLayers(database, graceSeconds, after, pageSize);
+    for (const { layerKey, dueInSeconds } of page) {
+      const sum = dueInSeconds === 0 ? due : later;
+      sum.documents++;
+      sum.bytes += (await store.find(layerRef(layerKey), call))?.storedBytes ?? 0;
+      later.dueInSeconds = Math.max(later.dueInSeconds, dueInSeconds);
+    }
+    if (page.length < pageSize) return { due, later };
+    after = page.at(-1)?.layerKey ?? "";
+  }
 }

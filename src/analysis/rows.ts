@@ -139,3 +139,32 @@ export async function forgetUnusedLayers(
     .execute();
   return rows.map((row) => row.layer_key);
 }
+
+/** A page of the layer documents that no image stands on, and when each may be forgotten: 0 = now. */
+export async function unusedLayers(
+  database: Database,
+  graceSeconds: number,
+  after: string,
+  limit: number,
+): Promise<readonly { readonly layerKey: string; readonly dueInSeconds: number }[]> {
+  const rows = await database.sql
+    .selectFrom("layer_documents")
+    .where("layer_key", ">", after)
+    .where(({ not, exists, selectFrom }) =>
+      not(
+        exists(
+          selectFrom("image_layers")
+            .whereRef("image_layers.layer_key", "=", "layer_documents.layer_key")
+            .select("position"),
+        ),
+      ),
+    )
+    .select([
+      "layer_key",
+      sql<number>`greatest(0, ceil(extract(epoch from last_used_at - now()) + ${graceSeconds}))::integer`.as("seconds"),
+    ])
+    .orderBy("layer_key")
+    .limit(limit)
+    .execute();
+  return rows.map((row) => ({ layerKey: row.layer_key, dueInSeconds: row.seconds }));
+}

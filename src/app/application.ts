@@ -3,6 +3,7 @@ import type { Configuration, Environment, Limits } from "../config/index.ts";
 import type { DatabaseLocation } from "../db/index.ts";
 import type { JsonValue, OwnedFile, Package, PackageType } from "../layer/index.ts";
 import type { Call, Progress } from "../runtime/index.ts";
+import type { ObjectStorage } from "./object-storage.ts";
 
 /** What a list of images says of each. */
 export interface ImageSummary {
@@ -24,6 +25,8 @@ export interface ImageSummary {
   readonly blobBytes: number;
   /** Sum of the sizes of the squashed view's regular files. */
   readonly fileBytes: number;
+  /** What is wrong with what is kept of it, and what to do about it. */
+  readonly damage: string | undefined;
   readonly analyzedAt: Date;
 }
 
@@ -133,6 +136,7 @@ export interface Application extends AsyncDisposable {
   /** The squashed view, sorted by path (bytes). */
   filesOf(image: string, call: Call): Promise<ImageContent<FileRecord>>;
   deleteImage(image: string, call: Call): Promise<DeletionReport>;
+  readonly objectStorage: ObjectStorage;
 }
 
 export interface ApplicationOptions {

@@ -19,6 +19,7 @@ import type {
   PackageRecord,
 } from "./application.ts";
 import { sectionsOf } from "./sections.ts";
+import { StoreKeeper } from "./store-keeper.ts";
 
 /** Until accounts come, everything belongs to this one. */
 const account = "admin";
@@ -48,6 +49,7 @@ class OpenApplication implements Application {
   readonly #store: OpenStore;
   readonly #images: Images;
   readonly #options: ApplicationOptions;
+  readonly objectStorage: StoreKeeper;
   #analyzer: Analyzer | undefined;
 
   constructor(database: Database, store: OpenStore, options: ApplicationOptions) {
@@ -55,6 +57,7 @@ class OpenApplication implements Application {
     this.#store = store;
     this.#images = new Images(database, store);
     this.#options = options;
+    this.objectStorage = new StoreKeeper(database, store, account);
   }
 
   async analyze(text: string, options: AnalyzeOptions, call: Call): Promise<AnalysisReport> {
@@ -62,6 +65,7 @@ class OpenApplication implements Application {
     const { insecure, progress } = options;
     const platform = options.platform === undefined ? undefined : parsePlatform(options.platform);
     const name = options.name === undefined ? undefined : nameOf(options.name);
+    await this.objectStorage.tellElsewhere(call);
     await using source = await openSource(text, { insecure, credentials, limits, temporaryDirectory, progress }, call);
     const { Analyzer } = await analysis();
     this.#analyzer ??= new Analyzer(this.#database, this.#store, limits, temporaryDirectory);
@@ -193,6 +197,7 @@ function summaryOf(image: ImageRecord): ImageSummary {
     packages: image.packageCounts,
     blobBytes: image.blobBytes,
     fileBytes: image.fileBytes,
+    damage: image.damage,
     analyzedAt: image.analyzedAt,
   };
 }

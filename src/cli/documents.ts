@@ -10,8 +10,12 @@ import type { JsonValue, OwnedFile } from "../layer/index.ts";
 import type { EffectiveConfiguration } from "./commands/config-show.ts";
 import type { ValidationReport } from "./commands/config-validate.ts";
 import type { CheckReport } from "./commands/objectstorage-check.ts";
+import type { ClaimReport } from "./commands/objectstorage-claim.ts";
+import type { GcPreview, GcReport } from "./commands/objectstorage-gc.ts";
 import type { DriverList } from "./commands/objectstorage-list-drivers.ts";
 
+import type { ScrubDocument } from "./commands/objectstorage-scrub.ts";
+import type { UsageDocument } from "./commands/objectstorage-usage.ts";
 import { error, objectStorageDocuments } from "./objectstorage-documents.ts";
 
 const digest = z.string().describe("`algorithm:hex`");
@@ -37,6 +41,7 @@ const imageSummary = z.strictObject({
   packages,
   blobBytes: bytes.describe("compressed size of all layers"),
   fileBytes: bytes.describe("size of all regular files of the squashed view"),
+  damage: z.string().optional().describe("what is wrong with what is kept of it, and what to do about it"),
   analyzedAt: z.iso.datetime().describe("UTC"),
 });
 
@@ -51,6 +56,7 @@ const ownedFile = z.strictObject({
   sizeBytes: z.number().optional(),
   isDirectory: z.boolean().optional(),
   isConfiguration: z.boolean().optional(),
+  isGhost: z.boolean().optional().describe("owned, but not brought by the package: it may be missing or differ"),
   linkTarget: z.string().optional(),
 });
 
@@ -278,4 +284,9 @@ true satisfies Same<Document<"config-validate">, Printed<ValidationReport>>;
 true satisfies Same<Document<"config-show">, Printed<EffectiveConfiguration>>;
 true satisfies Same<Document<"objectstorage-list-drivers">, Printed<DriverList>>;
 true satisfies Same<Document<"objectstorage-check">, Printed<CheckReport>>;
+true satisfies Same<Document<"objectstorage-usage">, Printed<UsageDocument>>;
+true satisfies Same<Document<"objectstorage-gc-preview">, Printed<GcPreview>>;
+true satisfies Same<Document<"objectstorage-gc">, Printed<GcReport>>;
+true satisfies Same<Document<"objectstorage-scrub">, Printed<ScrubDocument>>;
+true satisfies Same<Document<"objectstorage-claim">, Printed<ClaimReport>>;
 true satisfies Same<Document<"error">["error"]["code"], SerializedError["code"]>;

@@ -21,6 +21,7 @@ const image: ImageDetails = {
   packages: { apk: 1 },
   blobBytes: 100,
   fileBytes: 200,
+  damage: undefined,
   analyzedAt: new Date(0),
   layerList: [{ position: 0, blobDigest: digest, diffId: digest, mediaType: "x", blobBytes: 100, isFetched: false }],
   notes: [{ code: "whiteout.late", layer: undefined, path: "a\nb", text: "unpackers disagree" }],
@@ -139,6 +140,9 @@ class FakeApplication implements Application {
   async deleteImage(name: string) {
     this.asked.push(["delete", name]);
     return { digest, fullTags: image.fullTags, bytesReclaimed: 12_345 };
+  }
+  get objectStorage(): never {
+    throw new TypeError("no command here looks after stores");
   }
   async [Symbol.asyncDispose]() {
     this.closed++;

@@ -146,6 +146,12 @@ export const codes = {
     "later",
     "an object could not be published: its lease was lost",
   ),
+  OBJECT_DAMAGED: code<{ objects: number; images: number }>(
+    500,
+    1,
+    "never",
+    "stored objects are damaged, or images have to be analysed again because some were",
+  ),
   OBJECT_CODEC_UNKNOWN: code<{ codec: string }>(500, 1, "never", "an object is encoded in a way that is not known"),
 
   // BACKEND
@@ -196,6 +202,12 @@ export const codes = {
     1,
     "never",
     "the storage backend belongs to another installation or to another copy of this database",
+  ),
+  BACKEND_LEFT_OUT: code<{ places: readonly string[]; reason: string }>(
+    502,
+    1,
+    "later",
+    "not all storage backends could be dealt with",
   ),
   BACKEND_UNKNOWN: code<{ driver: string; place: string }>(
     500,

@@ -43,6 +43,18 @@ export const layerRef = (layerKey: string): ObjectRef => ({
   key: layerKey,
 });
 
+/** Whom a document belongs to: a layer, or an image. */
+export type DocumentOwner =
+  | { readonly kind: "layer"; readonly layerKey: string }
+  | { readonly kind: "image"; readonly account: string; readonly digest: string };
+
+/** The inverse of the functions above; nothing for a bucket of another kind. */
+export function ownerOf({ account, bucket, key }: ObjectRef): DocumentOwner | undefined {
+  if (bucket === layerRef(key).bucket) return { kind: "layer", layerKey: key };
+  const isOfImage = [analysisRef, manifestRef, indexRef].some((refOf) => refOf(account, key).bucket === bucket);
+  return isOfImage ? { kind: "image", account, digest: key } : undefined;
+}
+
 function ownDocuments({ account, digest }: ImageRecord): readonly ObjectRef[] {
   return [analysisRef(account, digest), manifestRef(account, digest), indexRef(account, digest)];
 }

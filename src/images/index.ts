@@ -5,12 +5,25 @@ export {
   encodeAnalysisDocument,
   type ImageNote,
 } from "./document.ts";
-export { analysisRef, Images, indexRef, layerRef, manifestRef, storedLayer } from "./images.ts";
+export {
+  analysisRef,
+  type DocumentOwner,
+  Images,
+  indexRef,
+  layerRef,
+  manifestRef,
+  ownerOf,
+  storedLayer,
+} from "./images.ts";
 export {
   holdImage,
   type ImageLayerRecord,
   type ImageRecord,
+  listDamaged,
   listImages,
+  markDamaged,
+  markLayerFound,
+  markLayerLost,
   type TagName,
   writeImage,
   writeParent,

@@ -20,6 +20,8 @@ export interface ImageRecord {
   readonly blobBytes: number;
   readonly packageCounts: Readonly<Record<string, number>>;
   readonly fingerprint: string;
+  /** What is wrong with what is kept of it, and what to do about it. */
+  readonly damage: string | undefined;
   readonly analyzedAt: Date;
   readonly layerCount: number;
   /** Sorted. */
@@ -41,7 +43,7 @@ export interface TagName {
   readonly tag: string;
 }
 
-type NewImage = Omit<ImageRecord, "fullTags" | "analyzedAt">;
+type NewImage = Omit<ImageRecord, "fullTags" | "analyzedAt" | "damage">;
 
 /** Writes an image and its layers, replacing what an earlier analysis said. */
 export async function writeImage(tx: Transaction, image: NewImage, layers: readonly ImageLayerRecord[]): Promise<void> {
@@ -61,6 +63,7 @@ export async function writeImage(tx: Transaction, image: NewImage, layers: reado
     package_count: Object.values(image.packageCounts).reduce((sum, count) => sum + count, 0),
     package_counts: JSON.stringify(image.packageCounts),
     fingerprint: image.fingerprint,
+    damage: null,
     analyzed_at: sql<string>`now()`,
   };
   await tx.sql
@@ -157,6 +160,7 @@ function recordOf(row: SelectedImage): ImageRecord {
     blobBytes: row.blob_bytes,
     packageCounts: row.package_counts,
     fingerprint: row.fingerprint,
+    damage: row.damage ?? undefined,
     analyzedAt: row.analyzed_at,
     layerCount: row.layer_count,
     fullTags: row.full_tags ?? [],
@@ -257,4 +261,78 @@ export async function removeImage(tx: Transaction, account: string, digest: stri
     .where("digest", "=", digest)
     .executeTakeFirst();
   return result.numDeletedRows > 0n;
+}
+
+const documentDamage = "its analysis document is damaged: analyse it again";
+const layerDamage = "a document of its layers is damaged: analyse it again";
+
+/** Says of an image that one of its own documents is lost, as long as `isLost` says so; who analyses it again waits, or is waited for. */
+export async function markDamaged(
+  tx: Transaction,
+  account: string,
+  digest: string,
+  isLost: () => Promise<boolean>,
+): Promise<boolean> {
+  const held = await tx.sql
+    .selectFrom("images")
+    .where("account", "=", account)
+    .where("digest", "=", digest)
+    .select("digest")
+    .forUpdate()
+    .executeTakeFirst();
+  if (held === undefined || !(await isLost())) return false;
+  await tx.sql
+    .updateTable("images")
+    .set({ damage: documentDamage })
+    .where("account", "=", account)
+    .where("digest", "=", digest)
+    .execute();
+  return true;
+}
+
+/** Says of all images that stand on a layer that its document is lost. Returns how many. */
+export async function markLayerLost(tx: Transaction, layerKey: string): Promise<number> {
+  const result = await tx.sql
+    .updateTable("images")
+    .set({ damage: sql<string>`coalesce(damage, ${layerDamage})` })
+    .where(({ exists, selectFrom }) =>
+      exists(
+        selectFrom("image_layers")
+          .whereRef("image_layers.account", "=", "images.account")
+          .whereRef("image_layers.digest", "=", "images.digest")
+          .where("layer_key", "=", layerKey)
+          .select("position"),
+      ),
+    )
+    .executeTakeFirst();
+  return Number(result.numUpdatedRows);
+}
+
+/** The layer's document is there again: images that stand on it are whole unless another of their layers has none. */
+export async function markLayerFound(tx: Transaction, layerKey: string): Promise<void> {
+  const layers = sql`from image_layers l where l.account = images.account and l.digest = images.digest`;
+  await sql`update images set damage = null where damage = ${layerDamage}
+    and exists (select 1 ${layers} and l.layer_key = ${layerKey})
+    and not exists (select 1 ${layers} and l.layer_key is not null and l.layer_key <> ${layerKey}
+      and not exists (select 1 from layer_documents d where d.layer_key = l.layer_key))`.execute(tx.sql);
+}
+
+/** Images that have to be analysed again, at most `limit`, and how many there are. */
+export async function listDamaged(
+  queries: Queries,
+  account: string,
+  limit: number,
+): Promise<{ readonly count: number; readonly images: readonly ImageRecord[] }> {
+  const { count } = await queries
+    .selectFrom("images")
+    .where("account", "=", account)
+    .where("damage", "is not", null)
+    .select(({ fn }) => fn.countAll<number>().as("count"))
+    .executeTakeFirstOrThrow();
+  const rows = await selectImages(queries, account)
+    .where("images.damage", "is not", null)
+    .orderBy("images.digest")
+    .limit(limit)
+    .execute();
+  return { count, images: rows.map(recordOf) };
 }

@@ -20,12 +20,14 @@ export type {
 export { guard } from "./guarded-driver.ts";
 export { type ObjectStoreOptions, openObjectStore } from "./object-store.ts";
 export { createPhysicalKey, parsePhysicalKey } from "./physical-key.ts";
+export type { CompactionReport } from "./rows/compact.ts";
 export type { Reclaimable } from "./rows/reaper.ts";
 export type { ScrubFinding } from "./rows/scrubs.ts";
 export type { DatabaseSize, KeptGroup, TableSize } from "./rows/usage.ts";
-export type { ScrubOptions, ScrubReport } from "./scrub.ts";
+export type { ScrubOptions, ScrubPlan, ScrubReport } from "./scrub.ts";
 export { transitions } from "./states.ts";
 export type {
+  Elsewhere,
   ObjectBody,
   ObjectRef,
   ObjectStore,

@@ -22,8 +22,7 @@ export async function reap(
   limit: number,
   call: Call,
 ): Promise<ReapReport> {
-  let blobsDeleted = 0;
-  let bytesDeleted = 0;
+  const deleted: { backend: string; blobs: number; bytes: number }[] = [];
   let isMoreLeft = false;
   const failures: { backend: string; error: StowageError }[] = [];
   for (const backend of backends) {
@@ -40,20 +39,24 @@ export async function reap(
     const locations = await condemned(database, backend.id, { lateSeconds: options.lateSeconds, repeats }, limit);
     isMoreLeft ||= decided === limit || locations.length === limit;
     if (locations.length === 0) continue;
+    const here = { backend: backend.description, blobs: 0, bytes: 0 };
     try {
       const driver = await backend.forDeleting(call);
       await eachAtOnce(locations, async (location) => {
         throwIfAborted(call);
         if (await remove(database, driver, location, failed, call)) {
-          blobsDeleted++;
-          bytesDeleted += location.storedBytes;
+          here.blobs++;
+          here.bytes += location.storedBytes;
         }
       });
     } catch (error) {
       failed(error);
     }
+    if (here.blobs > 0) deleted.push(here);
   }
-  return { blobsDeleted, bytesDeleted, isMoreLeft, failures };
+  const blobsDeleted = deleted.reduce((sum, { blobs }) => sum + blobs, 0);
+  const bytesDeleted = deleted.reduce((sum, { bytes }) => sum + bytes, 0);
+  return { blobsDeleted, bytesDeleted, backends: deleted, isMoreLeft, failures };
 }
 
 /** Deletes one; true when its bytes are gone for good. */

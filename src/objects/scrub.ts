@@ -37,7 +37,18 @@ export interface ScrubOptions {
   /** Tries to mend a damaged or missing live object; true when its bytes are right again. */
   readonly repair?: (version: ObjectVersion & Located, call: Call) => Promise<boolean>;
   readonly clock: Clock;
-  readonly begin: (objects: number, bytes: number) => ProgressTask;
+  /** Told what is about to be read. */
+  readonly begin: (plan: ScrubPlan) => ProgressTask;
+}
+
+export interface ScrubPlan {
+  /** Of the objects, from 0 to 1: that of the interrupted scrub, when one goes on. */
+  readonly share: number;
+  /** What is left to be read, about. */
+  readonly objectsLeft: number;
+  readonly bytesLeft: number;
+  /** Of the interrupted scrub that goes on: when it began and what it has read. */
+  readonly resumed: { readonly startedAt: Date; readonly objects: number; readonly bytes: number } | undefined;
 }
 
 export interface ScrubReport {
@@ -81,7 +92,13 @@ export async function scrub(
   const resumed = options.restart ? undefined : unfinished;
   const row = resumed ?? (await beginScrub(database, options.share, options.seed));
   const total = await scrubTotal(database);
-  const task = options.begin(total.objects, total.bytes);
+  const left = (all: number, read: number) => Math.max(0, Math.round(all * row.share) - read);
+  const task = options.begin({
+    share: row.share,
+    objectsLeft: left(total.objects, row.objects),
+    bytesLeft: left(total.bytes, row.bytes),
+    resumed: resumed && { startedAt: row.startedAt, objects: row.objects, bytes: row.bytes },
+  });
   const run = new Scrub(database, row, options, task, call);
   const failures: { backend: string; error: StowageError }[] = [];
   const sorted = backends.toSorted((one, other) => one.id - other.id);

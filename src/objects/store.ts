@@ -3,6 +3,7 @@ import type { Transaction } from "../db/index.ts";
 import type { StowageError } from "../errors/index.ts";
 import type { Call } from "../runtime/index.ts";
 import type { BodySource } from "./driver.ts";
+import type { CompactionReport } from "./rows/compact.ts";
 import type { Reclaimable } from "./rows/reaper.ts";
 import type { ScrubOptions, ScrubReport } from "./scrub.ts";
 import type { UsageReport } from "./usage.ts";
@@ -42,6 +43,8 @@ export interface ObjectVersion {
 export interface ReapReport {
   readonly blobsDeleted: number;
   readonly bytesDeleted: number;
+  /** The same for each backend where something was deleted. */
+  readonly backends: readonly { readonly backend: string; readonly blobs: number; readonly bytes: number }[];
   /** Backends whose bytes could not be deleted, with the first reason of each. */
   readonly failures: readonly { readonly backend: string; readonly error: StowageError }[];
   /** Whether the pass ended because of its bound, not because nothing was left. */
@@ -95,6 +98,8 @@ export interface StoreMaintenance {
   reclaimable(call: Call): Promise<readonly (Reclaimable & { readonly place: string })[]>;
   /** Reads everything back, or a share of it; goes on with a scrub that was interrupted. */
   scrub(options: Omit<ScrubOptions, "repair"> & { readonly repair?: RepairOptions }, call: Call): Promise<ScrubReport>;
+  /** Gives the free space of the object tables back to the operating system. Each table is locked while it is written anew. */
+  compact(call: Call): Promise<CompactionReport>;
   /** Makes all configured backends this database's, and no copy's of it. Returns their places. */
   claim(call: Call): Promise<readonly string[]>;
   elsewhere(call: Call): Promise<readonly Elsewhere[]>;

@@ -1,6 +1,5 @@
-import { createInterface } from "node:readline/promises";
 import { StowageError } from "../../errors/index.ts";
-import { throwIfAborted } from "../../runtime/index.ts";
+import { confirm } from "../confirm.ts";
 import type { Context } from "../context.ts";
 import { formatBytes } from "../format.ts";
 import { writeJson } from "../json.ts";
@@ -27,21 +26,4 @@ export async function imageDelete(context: Context, name: string, flags: DeleteF
   await context.output.write(`deleted ${report.digest}, ${formatBytes(report.bytesReclaimed)} no longer needed\n`);
   for (const tag of report.fullTags) await context.output.write(`untagged ${printable(tag)}\n`);
   await context.output.flush();
-}
-
-async function confirm({ host, call }: Context, question: string): Promise<boolean> {
-  // Not as a terminal: readline would take Ctrl-C for itself, and it has to reach the process as a signal.
-  const lines = createInterface({ input: host.stdin, output: host.stderr, terminal: false });
-  try {
-    // The end of the input is an answer, too; it leaves the cursor on the question's line.
-    const closed = new Promise<string>((resolve) => lines.once("close", () => resolve("\n")));
-    const answer = await Promise.race([lines.question(question, { signal: call.signal }), closed]);
-    if (answer === "\n") host.stderr.write(answer);
-    return /^\s*y(es)?\s*$/i.test(answer);
-  } catch (error) {
-    throwIfAborted(call);
-    throw error;
-  } finally {
-    lines.close();
-  }
 }

@@ -65,6 +65,7 @@ function fieldsOf(image: ImageDetails): readonly (readonly [string, string | und
     ["image id", image.imageId],
     ["parent", image.parentDigest === image.digest ? undefined : image.parentDigest],
     ["tags", image.fullTags.length === 0 ? "none" : image.fullTags.map(printable).join(", ")],
+    ["damage", image.damage === undefined ? undefined : printable(image.damage)],
     ["platform", printable(image.platform)],
     ["distribution", printable(image.distribution ?? "none found")],
     ["files", `${formatCount(image.files)}, ${formatBytes(image.fileBytes)}`],

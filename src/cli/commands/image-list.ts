@@ -14,6 +14,7 @@ export async function imageList(context: Context): Promise<void> {
     [
       { title: "DIGEST" },
       { title: "TAG" },
+      { title: "STATE", sacrifice: 6 },
       { title: "PLATFORM" },
       { title: "DISTRIBUTION", sacrifice: 1 },
       { title: "LAYERS", alignment: "right", sacrifice: 4 },
@@ -32,6 +33,7 @@ async function* rowsOf(images: AsyncIterable<ImageSummary>, isTerminal: boolean)
     yield [
       isTerminal ? shortDigest(image.digest) : image.digest,
       image.fullTags.length === 0 ? "-" : image.fullTags.map(printable).join(isTerminal ? "\n" : ", "),
+      image.damage === undefined ? "analyzed" : "damaged",
       printable(image.platform),
       printable(image.distribution ?? "-"),
       formatCount(image.layers),

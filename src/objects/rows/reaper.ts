@@ -123,30 +123,39 @@ export interface Reclaimable {
   readonly backendId: number;
   readonly state: "pending" | "retired" | "deleting";
   readonly isDue: boolean;
+  /** When the last of them is due; 0 when all are. */
+  readonly dueInSeconds: number;
   readonly locations: number;
   readonly bytes: number;
 }
 
-export async function reclaimable(database: Database, graceSeconds: number): Promise<readonly Reclaimable[]> {
-  const isDue = sql<boolean>`(state = 'deleting' or (state = 'pending' and lease_until < now()) or
-    (state = 'retired' and state_since <= ${ago(graceSeconds)}))`;
+export async function reclaimable(
+  database: Database,
+  { graceSeconds, lateSeconds }: { readonly graceSeconds: number; readonly lateSeconds: number },
+): Promise<readonly Reclaimable[]> {
+  const seconds = sql<number>`greatest(0, coalesce(ceil(extract(epoch from case
+    when state = 'pending' then lease_until
+    when state = 'retired' then state_since + make_interval(secs => ${graceSeconds})
+    when writer is null then state_since + make_interval(secs => ${lateSeconds})
+    end - now())), 0))::integer`;
   const rows = await database.sql
     // Grouped by name: an expression with a parameter is another one each time that it stands in a statement.
     .selectFrom((query) =>
       query
         .selectFrom("locations")
         .where("state", "in", ["pending", "retired", "deleting"])
-        .select(["backend_id", "state", "stored_bytes", isDue.as("is_due")])
+        .select(["backend_id", "state", "stored_bytes", seconds.as("seconds")])
         .as("leaving"),
     )
     .select(({ fn }) => [
       "backend_id",
       "state",
-      "is_due",
+      sql<boolean>`seconds = 0`.as("is_due"),
+      fn.max("seconds").as("seconds"),
       fn.countAll<number>().as("locations"),
       sql<number>`coalesce(sum(stored_bytes), 0)::bigint`.as("bytes"),
     ])
-    .groupBy(["backend_id", "state", "is_due"])
+    .groupBy(["backend_id", "state", sql`seconds = 0`])
     .orderBy("backend_id")
     .orderBy("state")
     .execute();
@@ -154,6 +163,7 @@ export async function reclaimable(database: Database, graceSeconds: number): Pro
     backendId: row.backend_id,
     state: row.state as Reclaimable["state"],
     isDue: row.is_due,
+    dueInSeconds: row.seconds,
     locations: row.locations,
     bytes: row.bytes,
   }));
