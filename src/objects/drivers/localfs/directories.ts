@@ -69,6 +69,14 @@ export class Directories {
     return true;
   }
 
+  /** The same, looked at anew: an administrator may have removed one that is empty. */
+  async existsStill(fanOut: string, what: Attempt): Promise<boolean> {
+    this.#seen.delete(fanOut);
+    const isThere = await this.exists(fanOut, what);
+    if (!isThere) this.#durable.delete(fanOut);
+    return isThere;
+  }
+
   /** Makes a fan-out directory where there is none, and its name durable. */
   async prepare(fanOut: string, what: Attempt): Promise<void> {
     if (this.#durable.has(fanOut)) return;
@@ -83,7 +91,7 @@ export class Directories {
     this.#durable.add(fanOut);
   }
 
-  /** A directory has gone that was there: an administrator's doing. It is looked for, or made, anew. */
+  /** It is looked for, or made, anew. */
   forget(fanOut: string): void {
     this.#seen.delete(fanOut);
     this.#durable.delete(fanOut);
@@ -100,10 +108,12 @@ export class Directories {
    */
   async checkRoot(what: Attempt): Promise<void> {
     const { root } = this.#options;
-    const status = await this.#files.status(root).catch((error: unknown) => {
-      if (errnoOf(error) !== "ENOENT") throw error;
-      return undefined;
-    });
+    const status = await attempt({ ...what, path: root, isChange: false }, () =>
+      this.#files.status(root).catch((error: unknown) => {
+        if (errnoOf(error) !== "ENOENT") throw error;
+        return undefined;
+      }),
+    );
     if (status?.dev === this.#root.dev && status.ino === this.#root.ino) return;
     const reason = `${root} is no longer the directory that was opened`;
     throw new StowageError(

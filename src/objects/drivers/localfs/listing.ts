@@ -22,7 +22,7 @@ export async function* listBlobs(
   await directories.checkRoot(what);
   let last: string = after ?? "";
   for (const fanOut of fanOutNames) {
-    if (fanOut < last.slice(0, 2) || !(await directories.exists(fanOut, what))) continue;
+    if (fanOut < last.slice(0, 2) || !(await directories.existsStill(fanOut, what))) continue;
     for (;;) {
       const keys = await nextKeys(files, directories.path(fanOut), fanOut, last, call);
       for (let at = 0; at < keys.length; at += statusesAtOnce) {

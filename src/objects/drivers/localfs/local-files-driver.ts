@@ -123,7 +123,7 @@ class LocalFilesDriver implements ObjectDriver {
   async delete(key: PhysicalKey, call: Call): Promise<void> {
     throwIfAborted(call);
     const what: Attempt = { operation: "delete", key, path: blobPath(this.#options.root, key), isChange: true };
-    if (!(await this.#directories.exists(fanOutOf(key), what))) return await this.#directories.checkRoot(what);
+    if (!(await this.#directories.existsStill(fanOutOf(key), what))) return await this.#directories.checkRoot(what);
     await this.#unlink(what);
     // Also when it was not there: who deleted it may have died before the fsync.
     await this.#directories.sync(fanOutOf(key), what);
@@ -134,7 +134,7 @@ class LocalFilesDriver implements ObjectDriver {
     const fanOut = fanOutOf(key);
     const directory = this.#directories.path(fanOut);
     const what: Attempt = { operation: "purge", key, path: directory, isChange: false };
-    if (!(await this.#directories.exists(fanOut, what))) return await this.#directories.checkRoot(what);
+    if (!(await this.#directories.existsStill(fanOut, what))) return await this.#directories.checkRoot(what);
     // The parts first: a put that is at work finds nothing to link any more.
     await attempt(what, async () => {
       for await (const name of this.#files.names(directory)) {
