@@ -1,10 +1,11 @@
 import { open } from "node:fs/promises";
-import type { ConnectionOptions } from "node:tls";
 import type { ClientConfig } from "pg";
 import { type DatabaseSettings, type SslMode, sslModes } from "../config/index.ts";
 import { StowageError } from "../errors/index.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { isRefusedBySecurity } from "./failures.ts";
+
+type TlsOptions = Exclude<NonNullable<ClientConfig["ssl"]>, boolean>;
 
 const CERTIFICATE_BYTES_MAX = 1024 * 1024;
 
@@ -112,19 +113,19 @@ function takeOptions(parameters: URLSearchParams): { readonly options: DatabaseS
  * The ways to connect, in the order in which they are tried. `require` with a root certificate is `verify-ca`, as in libpq.
  * @see https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-PROTECTION
  */
-async function waysOf(settings: DatabaseSettings): Promise<readonly (false | ConnectionOptions)[]> {
+async function waysOf(settings: DatabaseSettings): Promise<readonly (false | TlsOptions)[]> {
   const { sslMode = "prefer", sslRootCertificate, sslCertificate, sslKey } = settings;
   if (sslMode === "disable") return [false];
   const isRootNamed = sslRootCertificate !== undefined && sslRootCertificate !== "system";
-  const own: ConnectionOptions = {
+  const own: TlsOptions = {
     ...(sslCertificate === undefined ? {} : { cert: await readCertificate("sslcert", sslCertificate) }),
     ...(sslKey === undefined ? {} : { key: await readCertificate("sslkey", sslKey) }),
   };
-  const unverified: ConnectionOptions = { ...own, rejectUnauthorized: false };
+  const unverified: TlsOptions = { ...own, rejectUnauthorized: false };
   if (sslMode === "prefer") return [unverified, false];
   if (sslMode === "allow") return [false, unverified];
   if (sslMode === "require" && !isRootNamed) return [unverified];
-  const verified: ConnectionOptions = {
+  const verified: TlsOptions = {
     ...own,
     rejectUnauthorized: true,
     ...(isRootNamed ? { ca: await readCertificate("sslrootcert", sslRootCertificate) } : {}),
