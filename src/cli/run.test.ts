@@ -1,3 +1,6 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { PassThrough } from "node:stream";
 import { describe, expect, it } from "vitest";
 import { FakeStream } from "../../test/cli/streams.ts";
@@ -203,6 +206,7 @@ describe("documents", () => {
     ["image content x npm", "image-content-packages"],
     ["image content x files", "image-content-files"],
     ["image delete x", "image-delete"],
+    ["config show", "config-show"],
   ] as const)("%s prints what is documented", async (line, name) => {
     const { code, stdout } = await run(`${line} -o json`);
     expect(code).toBe(0);
@@ -318,6 +322,94 @@ describe("options", () => {
   it("os means three types", async () => {
     expect((await run("image content x os")).asked).toEqual([["x", ["apk", "dpkg", "rpm"]]]);
     expect((await run("image content x python")).asked).toEqual([["x", ["python"]]]);
+  });
+});
+
+describe("config", () => {
+  const reference = "${SECRET_KEY}";
+  const lines = [
+    "log_level: INFO",
+    "credentials: {database: {db_connect: 'postgresql://anchore:geheim@db/anchore', db_connect_args: {ssl: true, timeout: 7}}}",
+    "services:",
+    "  catalog:",
+    `    object_store: {storage_driver: {name: s3, config: {bucket: bbb, access_key: AKID, secret_key: ${reference}}}}`,
+  ];
+  const variables = { SECRET_KEY: "hunter2hunter2" };
+
+  async function withFile<T>(text: string, use: (file: string) => Promise<T>): Promise<T> {
+    const directory = await mkdtemp(join(tmpdir(), "stowage-cli-config-"));
+    try {
+      await writeFile(join(directory, "config.yaml"), text);
+      return await use(join(directory, "config.yaml"));
+    } finally {
+      await rm(directory, { recursive: true, force: true });
+    }
+  }
+
+  it("reaches the application: stores, database and temporary directory", async () => {
+    await withFile(`${lines.join("\n")}\ntmp_dir: /scratch\n`, async (file) => {
+      for (const [line, environment] of [
+        [`image list --config ${file}`, variables],
+        ["image list", { ...variables, STOWAGE_CONFIG: file }],
+        ["image list", { ...variables, XDG_CONFIG_HOME: "/nonexistent", STOWAGE_CONFIG: file }],
+      ] as const) {
+        const { options, stderr } = await run(line, { environment });
+        expect(options?.configuration).toMatchObject({ file, objectStore: { name: "s3", config: { bucket: "bbb" } } });
+        expect(options?.temporaryDirectory).toBe("/scratch");
+        expect(options?.database).toEqual({
+          kind: "server",
+          url: "postgresql://anchore:geheim@db/anchore",
+          settings: { sslMode: "require", connectTimeoutMs: 7000 },
+        });
+        expect(stderr).toContain("keys that have no meaning here: log_level");
+        expect(stderr).not.toMatch(/geheim|hunter2/);
+      }
+    });
+  });
+
+  it("names the database where neither option nor variable does; --data-dir does not take it back silently", async () => {
+    await withFile(lines.join("\n"), async (file) => {
+      const found = async (line: string, more: NodeJS.ProcessEnv = {}) =>
+        await run(`image list --config ${file} ${line}`, { environment: { ...variables, ...more } });
+      const url = "postgresql://o/o";
+      expect((await found(`--db-connect ${url}`)).options?.database).toEqual({ kind: "server", url });
+      expect((await found("", { STOWAGE_DB_CONNECT: url })).options?.database).toEqual({ kind: "server", url });
+      const beside = await found("--data-dir /d", { STOWAGE_DB_CONNECT: url });
+      expect(beside.options?.database).toMatchObject({ url: "postgresql://anchore:geheim@db/anchore" });
+      expect(beside.stderr).toContain("--data-dir is not used");
+    });
+    await withFile("services: {}", async (file) => {
+      const { options } = await run(`image list --config ${file} --data-dir /d`);
+      expect(options?.database).toEqual({ kind: "embedded", dataDirectory: "/d" });
+    });
+  });
+
+  it("validate and show print what is documented, and open nothing", async () => {
+    await withFile(lines.join("\n"), async (file) => {
+      for (const [line, name] of [
+        [`config validate ${file}`, "config-validate"],
+        [`config show --config ${file}`, "config-show"],
+      ] as const) {
+        const json = await run(`${line} -o json`, { environment: variables });
+        expect(json).toMatchObject({ code: 0, stderr: "", options: undefined });
+        documents[name].parse(JSON.parse(json.stdout));
+        const text = await run(line, { environment: variables });
+        expect(text).toMatchObject({ code: 0, stderr: "", options: undefined });
+        expect(json.stdout + text.stdout).not.toMatch(/geheim|hunter2|AKID/);
+      }
+    });
+  });
+
+  it("a mistake ends any command with 2, before anything is opened", async () => {
+    await withFile("object_store: {}", async (file) => {
+      for (const line of [`config validate ${file}`, `config show --config ${file}`, `image list --config ${file}`]) {
+        const { code, stdout, stderr, options } = await run(line);
+        expect({ code, stdout, options }).toEqual({ code: 2, stdout: "", options: undefined });
+        expect(stderr).toContain("hint: move it to services.catalog.object_store\n");
+      }
+    });
+    expect((await run("image list --config= ")).code).toBe(2);
+    expect((await run("image list --config /nonexistent/config.yaml")).code).toBe(2);
   });
 });
 
