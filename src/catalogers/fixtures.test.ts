@@ -149,6 +149,7 @@ describe.skipIf(root === undefined && !areFixturesRequired())("catalogers on rea
         user: file.user,
         group: file.group,
         isConfiguration: file.isConfiguration === true,
+        isGhost: file.isGhost === true,
       })),
     }));
     type File = Record<"path" | "digest" | "mode" | "user" | "group" | "flags", string> & { size: number };
@@ -166,6 +167,7 @@ describe.skipIf(root === undefined && !areFixturesRequired())("catalogers on rea
         ...file,
         algorithm: file.digest === null ? undefined : (one.fileDigestAlgo ?? "1"),
         isConfiguration: flags.includes("c"),
+        isGhost: flags.includes("g"),
       })),
     }));
     const key = (one: object) => JSON.stringify(Object.values(one).slice(0, 5));

@@ -1,28 +1,5 @@
-import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { bytesToText } from "../layer/index.ts";
-import { decodePathText, fieldText, imagePath, linesOf, nameText, wholeNumber } from "./text.ts";
-
-describe("decodePathText", () => {
-  it("gives bytes the text form that image paths have (property)", () => {
-    const byte = fc.oneof(
-      fc.integer({ min: 0, max: 255 }),
-      fc.constantFrom(0xc3, 0xa9, 0xe2, 0x82, 0xac, 0xed, 0xa0, 0xf0, 0x9f, 0x98, 0x80),
-    );
-    fc.assert(
-      fc.property(fc.array(byte, { maxLength: 60 }), (bytes) => {
-        const buffer = Buffer.from(bytes);
-        expect(decodePathText(buffer)).toBe(bytesToText(buffer.toString("latin1")));
-      }),
-      { numRuns: 2000 },
-    );
-  });
-
-  it("keeps a byte order mark and what stands around bytes that are not UTF-8", () => {
-    expect(decodePathText(Buffer.from("\ufeffé€😀"))).toBe("\ufeffé€😀");
-    expect(decodePathText(Buffer.from([0x61, 0xff, 0xc3, 0xa9, 0xc3]))).toBe("a\udcffé\udcc3");
-  });
-});
+import { fieldText, imagePath, linesOf, nameText, wholeNumber } from "./text.ts";
 
 describe("linesOf", () => {
   it.each([

@@ -7,7 +7,8 @@ import type { Cataloger, Finding, SelectedFile, SelectedFiles } from "./findings
 import { encodeFrame } from "./frames.ts";
 import { type ExpectedLayer, streamLayer } from "./layer-stream.ts";
 import { type NoteCode, NoteList } from "./notes.ts";
-import { baseOf, bytesToText, joinPath, type PathKey, parentOf, parsePath, pathText } from "./path.ts";
+import { baseOf, joinPath, type PathKey, parentOf, parsePath, pathText } from "./path.ts";
+import { bytesToText } from "./path-text.ts";
 import { PathMatcher } from "./patterns.ts";
 import { type ResolvedEntry, resolveLayer } from "./resolve.ts";
 import { RecordSorter } from "./sorter.ts";

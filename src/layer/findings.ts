@@ -19,6 +19,8 @@ export interface OwnedFile {
   readonly sizeBytes?: number;
   readonly isDirectory?: boolean;
   readonly isConfiguration?: boolean;
+  /** The package owns the path but brought no content: a log, a state file. It may be missing or differ. */
+  readonly isGhost?: boolean;
   readonly linkTarget?: string;
 }
 

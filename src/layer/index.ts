@@ -34,5 +34,6 @@ export { encodeFrame, type Frame, readFrames } from "./frames.ts";
 export type { ExpectedLayer } from "./layer-stream.ts";
 export { type MergedEntry, type MergeLayer, mergeLayers } from "./merge.ts";
 export { type Note, type NoteCode, NoteList } from "./notes.ts";
-export { bytesToText, type PathKey, parsePathText, pathText } from "./path.ts";
+export { type PathKey, parsePathText, pathText } from "./path.ts";
+export { bytesToText, decodePathText } from "./path-text.ts";
 export { closeSpill, openSpill, readSpill } from "./spill.ts";

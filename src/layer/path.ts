@@ -3,6 +3,8 @@
  * No name can hold a NUL, it sorts before every other byte, and so a directory is followed by all that lies below it, in byte order.
  */
 
+import { bytesToText, textToBytes } from "./path-text.ts";
+
 declare const brand: unique symbol;
 
 /** Normalised path from the image's root, components joined by NUL, `""` for the root itself. One character is one byte. */
@@ -41,50 +43,6 @@ export function baseOf(key: PathKey): string {
 export function isBelow(key: PathKey, directory: PathKey): boolean {
   if (directory === "") return key !== "";
   return key.length > directory.length && key.charCodeAt(directory.length) === 0 && key.startsWith(directory);
-}
-
-const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-
-/** The text of latin-1 bytes: UTF-8 where they are; bytes that are not stand as lone surrogates U+DC80–U+DCFF, so that nothing is lost. */
-export function bytesToText(bytes: string): string {
-  let isAscii = true;
-  for (let i = 0; i < bytes.length && isAscii; i++) isAscii = bytes.charCodeAt(i) < 0x80;
-  if (isAscii) return bytes;
-  const buffer = Buffer.from(bytes, "latin1");
-  try {
-    return strictUtf8.decode(buffer);
-  } catch {
-    return escapeInvalid(buffer);
-  }
-}
-
-function escapeInvalid(buffer: Buffer): string {
-  let text = "";
-  for (let at = 0; at < buffer.length; ) {
-    const first = buffer[at] as number;
-    const length = first < 0x80 ? 1 : first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : first >= 0xc0 ? 2 : 0;
-    try {
-      if (length === 0) throw new RangeError("not the start of a sequence");
-      text += strictUtf8.decode(buffer.subarray(at, at + length));
-      at += length;
-    } catch {
-      text += String.fromCharCode(0xdc00 + first);
-      at += 1;
-    }
-  }
-  return text;
-}
-
-/** The inverse of {@link bytesToText}. */
-export function textToBytes(text: string): string {
-  let bytes = "";
-  for (const character of text) {
-    const point = character.codePointAt(0) as number;
-    if (point < 0x80) bytes += character;
-    else if (point >= 0xdc80 && point <= 0xdcff) bytes += String.fromCharCode(point - 0xdc00);
-    else bytes += Buffer.from(character, "utf8").toString("latin1");
-  }
-  return bytes;
 }
 
 /** `key` as people and catalogers see it: slashes, text form. */

@@ -1,4 +1,5 @@
-import { baseOf, type PathKey, pathText, textToBytes } from "./path.ts";
+import { baseOf, type PathKey, pathText } from "./path.ts";
+import { textToBytes } from "./path-text.ts";
 
 /**
  * Globs on image paths: `*` any characters but `/`, a double star and slash any directories (also none). Compiled once; most files are told apart by

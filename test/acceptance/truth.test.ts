@@ -195,6 +195,7 @@ describe.skipIf(!areThere && !areRequired).each(names)("%s", (name) => {
             user: file.user,
             group: file.group,
             isConfiguration: file.isConfiguration === true,
+            isGhost: file.isGhost === true,
           };
         }),
       }));
@@ -205,6 +206,7 @@ describe.skipIf(!areThere && !areRequired).each(names)("%s", (name) => {
         ...file,
         algorithm: file.digest === null ? undefined : (fileDigestAlgo ?? "1"),
         isConfiguration: flags.includes("c"),
+        isGhost: flags.includes("g"),
       })),
     }));
     expect(byName(found.map(withSortedFiles))).toEqual(byName(told.map(withSortedFiles)));
@@ -237,6 +239,7 @@ interface OwnedFile {
   readonly sizeBytes?: number;
   readonly isDirectory?: boolean;
   readonly isConfiguration?: boolean;
+  readonly isGhost?: boolean;
 }
 
 function describeTrue(file: TrueFile): { readonly path: string } {

@@ -1,7 +1,13 @@
-import type { Cataloger, Distribution, LayerFinding, Package } from "../../layer/index.ts";
+import {
+  type Cataloger,
+  type Distribution,
+  decodePathText,
+  type LayerFinding,
+  type Package,
+} from "../../layer/index.ts";
 import { distroQualifier, packageUrl } from "../purl.ts";
 import { finding, ProblemList, packagesMax, present, visibleFindings } from "../record.ts";
-import { decodePathText } from "../text.ts";
+
 import { type ApkPackage, parseInstalled } from "./installed-database.ts";
 
 const DATABASE = "lib/apk/db/installed";

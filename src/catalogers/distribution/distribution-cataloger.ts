@@ -1,6 +1,12 @@
-import type { Cataloger, Distribution, JsonValue, LayerFinding } from "../../layer/index.ts";
+import {
+  type Cataloger,
+  type Distribution,
+  decodePathText,
+  type JsonValue,
+  type LayerFinding,
+} from "../../layer/index.ts";
 import { present, problem, visibleFindings } from "../record.ts";
-import { decodePathText, fieldText, linesOf, nameText } from "../text.ts";
+import { fieldText, linesOf, nameText } from "../text.ts";
 import { parseOsRelease } from "./os-release.ts";
 
 const TEXT_BYTES_MAX = 64 * 1024;

@@ -1,15 +1,16 @@
-import type {
-  Cataloger,
-  Distribution,
-  Finding,
-  LayerFinding,
-  OwnedReference,
-  Package,
-  SelectedFile,
+import {
+  type Cataloger,
+  type Distribution,
+  decodePathText,
+  type Finding,
+  type LayerFinding,
+  type OwnedReference,
+  type Package,
+  type SelectedFile,
 } from "../../layer/index.ts";
 import { distroQualifier, packageUrl } from "../purl.ts";
 import { finding, ProblemList, packagesMax, present, visibleFindings } from "../record.ts";
-import { decodePathText, wholeNumber } from "../text.ts";
+import { wholeNumber } from "../text.ts";
 import { parseCopyright, parseDiversions, parseList, parseMd5sums } from "./file-lists.ts";
 import { type DpkgPackage, hasFilesInState, parseStatus } from "./status.ts";
 

@@ -1,7 +1,7 @@
-import type { Cataloger, LayerFinding, Package } from "../../layer/index.ts";
+import { type Cataloger, decodePathText, type LayerFinding, type Package } from "../../layer/index.ts";
 import { packageUrl } from "../purl.ts";
 import { finding, packagesMax, present, problem, visibleFindings } from "../record.ts";
-import { decodePathText } from "../text.ts";
+
 import { type NpmPackage, parsePackageJson } from "./package-json.ts";
 
 /**

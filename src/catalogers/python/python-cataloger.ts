@@ -1,7 +1,14 @@
-import type { Cataloger, Finding, LayerFinding, Package, SelectedFile } from "../../layer/index.ts";
+import {
+  type Cataloger,
+  decodePathText,
+  type Finding,
+  type LayerFinding,
+  type Package,
+  type SelectedFile,
+} from "../../layer/index.ts";
 import { packageUrl } from "../purl.ts";
 import { finding, ProblemList, packagesMax, present, visibleFindings } from "../record.ts";
-import { decodePathText } from "../text.ts";
+
 import { parseInstalledFiles, parseRecord } from "./installed-files.ts";
 import { type PythonPackage, parseMetadata } from "./metadata.ts";
 

@@ -1,6 +1,6 @@
-import type { OwnedFile } from "../../layer/index.ts";
+import { decodePathText, type OwnedFile } from "../../layer/index.ts";
 import { OwnedFiles, type ProblemList, present } from "../record.ts";
-import { decodePathText, fieldText, imagePath, nameText } from "../text.ts";
+import { fieldText, imagePath, nameText } from "../text.ts";
 import { type RpmHeader, rpmTag } from "./header.ts";
 
 /** A package as rpm's database has it. */
@@ -67,6 +67,7 @@ const DIGEST_ALGORITHMS: Readonly<Record<number, { readonly name: string; readon
 };
 const MD5 = 1;
 const FLAG_CONFIGURATION = 1;
+const FLAG_GHOST = 64;
 const STATE_NORMAL = 0;
 const TYPE_MASK = 0o170000;
 const TYPE_DIRECTORY = 0o040000;
@@ -116,6 +117,7 @@ export function filesOf(header: RpmHeader, problems: ProblemList): readonly Owne
       sizeBytes: safe(sizes[index]),
       isDirectory: mode !== undefined && (mode & TYPE_MASK) === TYPE_DIRECTORY ? true : undefined,
       isConfiguration: ((flags[index] ?? 0) & FLAG_CONFIGURATION) !== 0 ? true : undefined,
+      isGhost: ((flags[index] ?? 0) & FLAG_GHOST) !== 0 ? true : undefined,
       linkTarget:
         target === undefined || target.length === 0 || target.length > PATH_BYTES_MAX
           ? undefined

@@ -140,7 +140,7 @@ describe("rpm", () => {
       { ...owner, path: "etc/a.conf", mode: 0o100644, sizeBytes: 11, digest: `sha256:${sha}`, isConfiguration: true },
       { ...owner, path: "usr/bin", mode: 0o40755, sizeBytes: 0, isDirectory: true },
       { ...owner, path: "usr/link", mode: 0o120777, sizeBytes: 5, linkTarget: "../x" },
-      { ...owner, path: "etc/ghost", mode: 0o100600, sizeBytes: 0 },
+      { ...owner, path: "etc/ghost", mode: 0o100600, sizeBytes: 0, isGhost: true },
     ]);
   });
 

@@ -1,6 +1,6 @@
-import type { Cataloger, JsonValue, LayerFinding } from "../../layer/index.ts";
+import { type Cataloger, decodePathText, type JsonValue, type LayerFinding } from "../../layer/index.ts";
 import { finding, ProblemList, present, visibleFindings } from "../record.ts";
-import { decodePathText, fieldText, linesOf, nameText, wholeNumber } from "../text.ts";
+import { fieldText, linesOf, nameText, wholeNumber } from "../text.ts";
 
 const PASSWD = "etc/passwd";
 const GROUP = "etc/group";
