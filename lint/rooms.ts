@@ -33,8 +33,8 @@ export const rooms: Readonly<Record<string, Room>> = {
     ],
     packages: ["undici", "zod"],
   },
-  layer: { rooms: [...base, "oci"], node: ["crypto", "stream", "stream/promises", "zlib"], packages: [] },
-  catalogers: { rooms: ["errors", "layer"], node: ["buffer"], packages: ["packageurl-js"] },
+  layer: { rooms: [...base, "oci"], node: ["buffer", "crypto", "stream", "stream/promises", "zlib"], packages: [] },
+  catalogers: { rooms: ["errors", "layer"], node: [], packages: ["packageurl-js"] },
   objects: {
     rooms: [...base, "db"],
     node: ["crypto", "stream", "stream/consumers", "stream/promises", "zlib"],
