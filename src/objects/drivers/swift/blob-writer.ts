@@ -1,19 +1,19 @@
 import { randomBytes } from "node:crypto";
 import { addAbortSignal, type Readable } from "node:stream";
-import { messageOf, StowageError } from "../../../errors/index.ts";
+import { isCode, messageOf, StowageError } from "../../../errors/index.ts";
 import { type Call, throwIfAborted } from "../../../runtime/index.ts";
 import type { BodySource, PhysicalKey } from "../../driver.ts";
 import { checkedPieces, md5Of, PieceReader, Upload } from "./bodies.ts";
 import type { SwiftClient } from "./client.ts";
-import { type Attempt, driverName, failed } from "./failure.ts";
+import { type Attempt, driverName, failed, wasNeverSent } from "./failure.ts";
 import type { ServerLimits } from "./server-limits.ts";
 import { type Answer, type Body, discard } from "./transport.ts";
 
 /** A body up to this size is in memory: it goes in one request, with its digest before it. */
 const inlineBytesMax = 1024 * 1024;
 const cleanUpTimeoutMs = 60_000;
-/** The server looks at each segment before it answers. */
-const manifestTimeoutMs = 600_000;
+/** Before it answers, the server brings much to its disks, or looks at each segment of a manifest. */
+const answerTimeoutMs = 600_000;
 const tokenHeader = "x-object-meta-stowage-put";
 
 export interface BlobNames {
@@ -72,8 +72,10 @@ export class BlobWriter {
     const streams = [opened.stream];
     try {
       const start: Buffer[] = [];
-      for await (const piece of reader.take(inlineBytesMax)) start.push(piece);
-      if (await reader.isAtEnd()) return await this.#writeInline(Buffer.concat(start), call);
+      if ((body.sizeBytes ?? 0) <= inlineBytesMax) {
+        for await (const piece of reader.take(inlineBytesMax)) start.push(piece);
+        if (await reader.isAtEnd()) return await this.#writeInline(Buffer.concat(start), call);
+      }
       const { objectBytesMax, segmentsMax } = await this.#limits(call);
       const segmentBytes = Math.min(this.#segmentBytes, objectBytesMax);
       const { sizeBytes } = body;
@@ -182,7 +184,8 @@ export class BlobWriter {
       upload = new Upload(reader.take(segmentBytes));
       return upload;
     };
-    const answer = await this.#client.request({ method: "PUT", name, body, accepts: [201] }, this.#attempt, call);
+    const request = { method: "PUT", name, body, answerTimeoutMs, accepts: [201] } as const;
+    const answer = await this.#client.request(request, this.#attempt, call);
     await discard(answer, call);
     const { md5, sizeBytes } = upload as unknown as Upload;
     this.#compare(answer, md5);
@@ -199,29 +202,32 @@ export class BlobWriter {
     isManifest = false,
   ): Promise<void> {
     let answer: Answer;
+    let isBegun = false;
     try {
       answer = await this.#client.request(
         {
           method: "PUT",
           name: this.#names.blob,
-          ...(isManifest ? { query: { "multipart-manifest": "put" }, answerTimeoutMs: manifestTimeoutMs } : {}),
+          ...(isManifest ? { query: { "multipart-manifest": "put" } } : {}),
           headers: {
             "if-none-match": "*",
             "content-type": "application/octet-stream",
             [tokenHeader]: this.#token,
             ...headers,
           },
-          body,
+          body: () => {
+            isBegun = true;
+            return body();
+          },
+          answerTimeoutMs,
           accepts: [201, 412],
         },
         this.#attempt,
         call,
       );
     } catch (error) {
-      const status = error instanceof StowageError ? error.code : undefined;
-      const isRefused =
-        status === "BACKEND_DENIED" || status === "BACKEND_CONTAINER_MISSING" || status === "BACKEND_FULL";
-      this.#isBlobInDoubt = isHandedOver() && !isRefused;
+      const isRefused = isCode(error, "BACKEND_DENIED", "BACKEND_CONTAINER_MISSING", "BACKEND_FULL");
+      this.#isBlobInDoubt = isBegun && isHandedOver() && !isRefused && !wasNeverSent(error);
       throw error;
     }
     await discard(answer, call);

@@ -123,10 +123,15 @@ function transactionOf({ headers }: Status): string {
   return typeof id === "string" && /^[\w-]{1,80}$/.test(id) ? ` (transaction ${id})` : "";
 }
 
+/** Whether the request can't have reached the server: no connection came about. */
+export function wasNeverSent(error: unknown): boolean {
+  return ["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "UND_ERR_CONNECT_TIMEOUT"].includes(codeOf(error) ?? "");
+}
+
 function codeOf(error: unknown): string | undefined {
   for (let at = error, depth = 0; at instanceof Error && depth < 5; at = at.cause, depth++) {
     const { code } = at as NodeJS.ErrnoException;
-    if (typeof code === "string") return code;
+    if (typeof code === "string" && !(at instanceof StowageError)) return code;
   }
   return undefined;
 }

@@ -4,7 +4,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { failureOf } from "../../../../test/conformance/failure.ts";
 import { account, type Fault, StandIn, type StandInOptions } from "../../../../test/swift/stand-in.ts";
 import { maskSecrets } from "../../../config/index.ts";
-import { createCall } from "../../../runtime/index.ts";
+import { createCall, createLogger } from "../../../runtime/index.ts";
 import type { BodySource, DriverSurroundings, ObjectDriver, PhysicalKey } from "../../driver.ts";
 import { createPhysicalKey } from "../../physical-key.ts";
 import { swiftDriver } from "./index.ts";
@@ -168,6 +168,16 @@ describe("a put that fails, or only seems to", () => {
       expect((await failureOf(put(Buffer.from("ours"), key))).entry.retry).toBe("later");
       expect((await get(key)).toString()).toBe("another's");
     }
+  });
+
+  test("where nobody listens, nothing has to be taken back", async () => {
+    const lines: string[] = [];
+    const watched = createCall({ log: createLogger("warn", (line) => lines.push(line)) });
+    await server[Symbol.asyncDispose]();
+    const error = await failureOf(driver.put(createPhysicalKey(), bodyOf(Buffer.from("x")), watched));
+    expect(error).toMatchObject({ code: "BACKEND_UNREACHABLE", entry: { exitCode: 3 } });
+    expect(lines).toEqual([]);
+    await start();
   });
 
   test("segments that can't be taken back are taken by purge", async () => {
