@@ -300,6 +300,17 @@ describe("usage", () => {
   });
 });
 
+test("a put that was repeated until it was proven leaves no parts when it goes", async () => {
+  await using store = await open(files("one"));
+  await put(store, ref, Buffer.from("x"));
+  const [blob = ""] = await blobsOf("one");
+  // As an attempt leaves it whose own cleaning up failed.
+  await writeFile(blob.replace(/[.]blob$/, `.${"0".repeat(16)}.part`), "half");
+  await opened.database.transaction((tx) => store.retire(tx, ref), call);
+  expect((await store.reap(10, call)).blobsDeleted).toBe(1);
+  expect(await blobsOf("one")).toEqual([]);
+});
+
 test("what could be reclaimed is told, what is due and what is not yet apart", async () => {
   await using store = await open(files("one"));
   const abandoned = await store.stage(ref, bodyOf(Buffer.from("x")), call);

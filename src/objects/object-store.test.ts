@@ -309,7 +309,12 @@ describe("the reaper", () => {
     await age(locationId, 59);
     expect((await reap(store)).blobsDeleted).toBe(0);
     await age(locationId, 61);
-    expect(await reap(store)).toMatchObject({ blobsDeleted: 1, bytesDeleted: storedBytes, isMoreLeft: false, failures: [] });
+    expect(await reap(store)).toMatchObject({
+      blobsDeleted: 1,
+      bytesDeleted: storedBytes,
+      isMoreLeft: false,
+      failures: [],
+    });
     expect(await stateOf(locationId)).toBeUndefined();
     expect(await blobCount()).toBe(1);
     expect(await read(store, ref)).toEqual(Buffer.from("new"));
@@ -377,12 +382,12 @@ describe("the reaper", () => {
     const store = await open({ driver: wrapped, retireGraceSeconds: 0 });
     const { locationId } = await put(store, ref, Buffer.from("x"));
     await database().transaction((tx) => store.retire(tx, ref), call);
-    wrapped.delete = async () => {
+    wrapped.purge = async () => {
       throw new StowageError("BACKEND_UNREACHABLE", { driver: "db" });
     };
     expect((await reap(store)).failures).toMatchObject([{ error: { code: "BACKEND_UNREACHABLE" } }]);
     expect(await stateOf(locationId)).toBe("deleting");
-    wrapped.delete = (key, under) => wrapped.inner.delete(key, under);
+    wrapped.purge = (key, under) => wrapped.inner.purge(key, under);
     expect((await reap(store)).blobsDeleted).toBe(1);
     expect(await states()).toEqual([]);
   });
@@ -392,9 +397,9 @@ describe("the reaper", () => {
     const store = await open({ driver: wrapped, retireGraceSeconds: 0 });
     for (const content of ["one", "two", "three"]) await put(store, ref, Buffer.from(content));
     const locked = await database().sql.selectFrom("locations").select("physical_key").orderBy("id").executeTakeFirst();
-    wrapped.delete = async (key, under) => {
+    wrapped.purge = async (key, under) => {
       if (key === locked?.physical_key) throw new StowageError("BACKEND_FAILED", { driver: "db", operation: "delete" });
-      await wrapped.inner.delete(key, under);
+      await wrapped.inner.purge(key, under);
     };
     expect((await store.reap(1, call)).failures).toMatchObject([{ error: { code: "BACKEND_FAILED" } }]);
     expect(await store.reap(1, call)).toMatchObject({ blobsDeleted: 1 });
@@ -624,7 +629,7 @@ describe("the table of transitions", () => {
         await sql`update locations set state = ${state}`.execute(database().sql);
       }
       // A reaper goes from the decision to the end in one pass: it is stopped between the two.
-      wrapped.delete = async () => {
+      wrapped.purge = async () => {
         throw new StowageError("BACKEND_UNREACHABLE", { driver: "db" });
       };
       await attempt(store, staged).catch((error: unknown) => {

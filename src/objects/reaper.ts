@@ -63,13 +63,13 @@ export async function reap(
 async function remove(
   database: Database,
   driver: ObjectDriver,
-  { id, physicalKey, isUnsettled, isUnfinished }: LocationRow,
+  { id, physicalKey, isUnsettled }: LocationRow,
   failed: (error: unknown) => void,
   call: Call,
 ): Promise<boolean> {
   try {
-    if (isUnfinished) await driver.purge(physicalKey, call);
-    else await driver.delete(physicalKey, call);
+    // Not `delete`: a put that was repeated until it was proven may have left parts of the attempts before.
+    await driver.purge(physicalKey, call);
   } catch (error) {
     // One that can't be deleted must not keep the others, in this pass or the next.
     await postpone(database, id);
