@@ -4,7 +4,7 @@ import { buffer } from "node:stream/consumers";
 import { describe, expect, test } from "vitest";
 import { describeDriver } from "../../test/conformance/driver-suite.ts";
 import { failureOf } from "../../test/conformance/failure.ts";
-import { FaultyDriver, type PlannedFault, plannedFaults } from "../../test/fault/faulty-driver.ts";
+import { FaultyDriver, type PlannedFault, plannedFaults, randomFaults } from "../../test/fault/faulty-driver.ts";
 import { ManualClock, settle } from "../../test/fault/manual-clock.ts";
 import { MemoryDriver } from "../../test/fault/memory-driver.ts";
 import { createRandom } from "../../test/fault/random.ts";
@@ -35,8 +35,8 @@ interface Guarded {
 
 function guarded(inner: ObjectDriver, options: GuardOptions = {}): Guarded {
   const clock = new ManualClock();
-  const policy = { ...defaultRetryPolicy, attemptsMax: 3, firstDelayMs: 100, clock, random: () => 0 };
-  return { driver: guard(inner, { stallMs, retry: policy, ...options }), clock };
+  const policy = { ...defaultRetryPolicy, attemptsMax: 3, firstDelayMs: 100, random: () => 0, ...options.retry, clock };
+  return { driver: guard(inner, { stallMs, ...options, retry: policy }), clock };
 }
 
 /** A memory driver that holds `bytes` under a key, and what is planned goes wrong with it. */
@@ -580,6 +580,44 @@ describe("repetition", () => {
     abort.abort();
     expect((await failed).code).toBe("INPUT_INTERRUPTED");
   });
+});
+
+test.each([1, 2, 3, 4])("faults that pass are hidden: 400 operations beside a model, seed %i", async (seed) => {
+  const random = createRandom(seed);
+  const memory = new MemoryDriver();
+  const kinds = ["fail", "stall", "break", "hang"] as const;
+  const choose = randomFaults({ seed, rate: 0.3, kinds });
+  const inner = new FaultyDriver(memory, (operation, nth) => {
+    const fault = choose(operation, nth);
+    const isLasting =
+      fault?.kind === "fail" && new StowageError(fault.code as "BACKEND_FULL", {} as never).entry.retry === "never";
+    return isLasting ? undefined : fault;
+  });
+  const { driver, clock } = guarded(inner, { operationsMax: 3, retry: { ...defaultRetryPolicy, attemptsMax: 20 } });
+  const model = new Map<PhysicalKey, Buffer>();
+  for (let round = 0; round < 400; round++) {
+    const key = model.size > 0 ? random.pick([...model.keys()]) : createPhysicalKey();
+    const chance = random.next();
+    if (chance < 0.4) {
+      const [fresh, content] = [createPhysicalKey(), random.bytes(random.integer(6000))];
+      expect((await clock.runUntil(driver.put(fresh, bodyOf(content), call))).sizeBytes).toBe(content.length);
+      model.set(fresh, content);
+    } else if (chance < 0.7) {
+      const first = random.integer(3000);
+      const range = random.next() < 0.5 ? undefined : { first, last: first + random.integer(3000) };
+      const read = driver.get(key, range, call).then(buffer);
+      const content = model.get(key);
+      if (content === undefined) expect((await failureOf(clock.runUntil(read))).code).toBe("BACKEND_KEY_MISSING");
+      else expect(await clock.runUntil(read)).toEqual(range ? content.subarray(range.first, range.last + 1) : content);
+    } else if (chance < 0.85) {
+      await clock.runUntil(random.next() < 0.5 ? driver.delete(key, call) : driver.purge(key, call));
+      model.delete(key);
+    } else {
+      expect(await clock.runUntil(keysOf(driver))).toEqual([...model.keys()].sort());
+    }
+  }
+  expect(inner.injected.length).toBeGreaterThan(100);
+  expect(new Set(inner.injected.map(({ fault }) => fault.kind)).size).toBe(kinds.length);
 });
 
 test("bytes and operations are counted", async () => {
