@@ -8,8 +8,8 @@ import { objectOf, requestFor, sha256, withContentDigest } from "./requests.ts";
 import { Upload } from "./upload.ts";
 import { findBlob, mayBeThere, storageParameters, type Workshop } from "./workshop.ts";
 
-/** Begins small: most bodies are. */
-const firstBytes = 128 * 1024;
+/** Begins small: most bodies are. One that is larger gets a whole part's buffer, so that little is copied twice. */
+const firstBytes = 256 * 1024;
 
 /**
  * Writes one blob: in one request if it fits into a buffer, else as a multipart upload, whose parts are sent while the next is filled.
@@ -82,7 +82,7 @@ export class BlobWriter {
     const number = (this.#upload?.parts ?? 0) + 1;
     const wanted = partBytesAt(number, this.#partBytes, this.#sizeBytes);
     if (this.#buffer.length < wanted) {
-      const larger = buffers.take(Math.min(wanted, this.#buffer.length * 2));
+      const larger = buffers.take(wanted);
       this.#buffer.copy(larger, 0, 0, this.#filled);
       buffers.give(this.#buffer);
       this.#buffer = larger;

@@ -9,8 +9,7 @@ export const partsMax = 10_000;
 export const objectBytesMax = 5 * 1024 ** 4;
 
 /** Beside one buffer for each upload, as many as fit in here: memory does not grow with the objects. */
-const budgetBytes = 64 * MiB;
-const idleMax = 4;
+const budgetBytes = 32 * MiB;
 
 /**
  * The memory of all uploads of one driver. Each has one buffer for sure, so that bodies that wait for each other come to an end; more, to send parts
@@ -34,16 +33,25 @@ export class PartBuffers {
   take(bytes: number): Buffer {
     this.#usedBytes += bytes;
     const at = this.#idle.findIndex(({ length }) => length === bytes);
-    return at < 0 ? Buffer.allocUnsafeSlow(bytes) : (this.#idle.splice(at, 1)[0] as Buffer);
+    if (at >= 0) return this.#idle.splice(at, 1)[0] as Buffer;
+    this.#dropIdle();
+    return Buffer.allocUnsafeSlow(bytes);
   }
 
   tryTake(bytes: number): Buffer | undefined {
     return this.#usedBytes + bytes > budgetBytes ? undefined : this.take(bytes);
   }
 
+  /** Kept for the next upload, as far as the budget goes: memory that is given up is not free before it is collected. */
   give(buffer: Buffer): void {
     this.#usedBytes -= buffer.length;
-    if (buffer.length === this.#usualBytes && this.#idle.length < idleMax) this.#idle.push(buffer);
+    if (buffer.length === this.#usualBytes || buffer.length === partBytesMin) this.#idle.push(buffer);
+    this.#dropIdle();
+  }
+
+  #dropIdle(): void {
+    let bytes = this.#usedBytes + this.#idle.reduce((sum, { length }) => sum + length, 0);
+    while (bytes > budgetBytes && this.#idle.length > 0) bytes -= this.#idle.shift()?.length ?? 0;
   }
 }
 
