@@ -1,7 +1,7 @@
 import type { AnalysisReport, Analyzer, ImageName } from "../analysis/index.ts";
 import { type Database, openDatabase } from "../db/index.ts";
-import { isCode } from "../errors/index.ts";
-import { type ImageRecord, Images, listImages } from "../images/index.ts";
+import { type DetailsOf, isCode, StowageError } from "../errors/index.ts";
+import { type AnalysisDocument, type ImageRecord, Images, listImages } from "../images/index.ts";
 import type { PackageType } from "../layer/index.ts";
 import { bytesToText, type MergedEntry, type Package, pathText } from "../layer/index.ts";
 import { guard, openObjectStore } from "../objects/index.ts";
@@ -89,7 +89,7 @@ class OpenApplication implements Application {
 
   async getImage(text: string, call: Call): Promise<ImageDetails> {
     const image = await this.#find(text);
-    const { facts, notes } = await this.#images.document(image, call);
+    const { facts, notes } = await this.#documentOf(image, call);
     const layers = await this.#images.layersOf(image);
     const users = facts.other.users;
     return {
@@ -106,7 +106,7 @@ class OpenApplication implements Application {
 
   async packagesOf(text: string, types: readonly PackageType[], call: Call): Promise<ImageContent<PackageRecord>> {
     const image = await this.#find(text);
-    const document = await this.#images.document(image, call);
+    const document = await this.#documentOf(image, call);
     const packages = document.packages.filter(({ type }) => types.includes(type));
     return { digest: image.digest, items: this.#withFiles(image, packages, call) };
   }
@@ -118,7 +118,9 @@ class OpenApplication implements Application {
       if (record.owned.length === 0) yield record;
       else {
         const files = async function* () {
-          lists ??= images.ownedFiles(image, packages, call);
+          lists ??= images.ownedFiles(image, packages, call).catch((error: unknown) => {
+            throw withAdvice(error, image);
+          });
           yield* (await lists)(record);
         };
         yield { ...record, files: files() };
@@ -132,7 +134,11 @@ class OpenApplication implements Application {
   }
 
   async *#files(image: ImageRecord, call: Call): AsyncGenerator<FileRecord> {
-    for await (const entry of this.#images.files(image, call)) yield fileRecord(entry);
+    try {
+      for await (const entry of this.#images.files(image, call)) yield fileRecord(entry);
+    } catch (error) {
+      throw withAdvice(error, image);
+    }
   }
 
   async deleteImage(text: string, call: Call): Promise<DeletionReport> {
@@ -147,6 +153,14 @@ class OpenApplication implements Application {
     await this.#analyzer?.[Symbol.asyncDispose]();
     await this.#store[Symbol.asyncDispose]();
     await this.#database[Symbol.asyncDispose]();
+  }
+
+  async #documentOf(image: ImageRecord, call: Call): Promise<AnalysisDocument> {
+    try {
+      return await this.#images.document(image, call);
+    } catch (error) {
+      throw withAdvice(error, image);
+    }
   }
 
   #find(text: string): Promise<ImageRecord> {
@@ -168,6 +182,15 @@ class OpenApplication implements Application {
     }
   }
 }
+
+/** What is damaged is known already, and what to do about it. */
+function withAdvice(error: unknown, { damage, fullTags, digest }: ImageRecord): unknown {
+  if (damage === undefined || !isCode(error, ...damageCodes)) return error;
+  const hint = `${damage}, with: stowage analyze ${fullTags[0] ?? digest}`;
+  return new StowageError(error.code, error.details as DetailsOf<typeof error.code>, { cause: error, hint });
+}
+
+const damageCodes = ["OBJECT_NOT_FOUND", "OBJECT_DIGEST_MISMATCH", "BACKEND_KEY_MISSING"] as const;
 
 function fullTagOf(text: string): string | undefined {
   try {

@@ -150,7 +150,8 @@ export const objectStorageDocuments = {
       isResumed: z.boolean().describe("an interrupted scrub went on"),
       objects: count.describe("that were read"),
       bytes,
-      repaired: count,
+      repaired: count.describe("mended from a copy"),
+      givenUp: count.describe("lost: the layer was forgotten, or the image marked"),
       damaged: count.describe("objects that are damaged still, whoever noticed"),
       counts: z.record(z.string(), count).describe("findings by kind"),
       findings: z

@@ -6,6 +6,7 @@ import type { Database, Transaction } from "../db/index.ts";
 import { isCode, StowageError } from "../errors/index.ts";
 import { announce, type Call } from "../runtime/index.ts";
 import { type BackendSections, Backends, describeBackend } from "./backends.ts";
+import { Copies } from "./copies.ts";
 import { Digester } from "./digester.ts";
 import type { ObjectDriver, PhysicalKey } from "./driver.ts";
 import { formatHeader } from "./envelope.ts";
@@ -73,6 +74,7 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
   readonly #leaseSeconds: number;
   readonly #lateSeconds: number;
   readonly #backends: Backends;
+  readonly copies: Copies;
 
   constructor(options: ObjectStoreOptions, backends: Backends) {
     this.#database = options.database;
@@ -80,6 +82,7 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
     this.#retireGraceSeconds = options.retireGraceSeconds ?? 900;
     this.#leaseSeconds = options.leaseSeconds ?? 300;
     this.#lateSeconds = options.lateSeconds ?? 900;
+    this.copies = new Copies(options.database, backends, this.#lateSeconds);
   }
 
   async stage(ref: ObjectRef, body: ObjectBody, call: Call): Promise<StagedObject> {
@@ -178,8 +181,10 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
       repair === undefined
         ? {}
         : {
-            repair: async (version: ObjectVersion & Located, under: Call) =>
-              (await this.#restore(version, under)) || (await repair.onLost(version.ref, under)),
+            repair: async (version: ObjectVersion & Located, under: Call) => {
+              if (await this.#restore(version, under)) return "repaired" as const;
+              return (await repair.onLost(version.ref, under)) ? ("givenUp" as const) : undefined;
+            },
           };
     return await scrub(this.#database, this.#backends.all, { ...options, ...mend }, call);
   }

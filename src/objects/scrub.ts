@@ -34,8 +34,8 @@ export interface ScrubOptions {
   readonly restart: boolean;
   /** Chooses the sample. */
   readonly seed: number;
-  /** Tries to mend a damaged or missing live object; true when its bytes are right again. */
-  readonly repair?: (version: ObjectVersion & Located, call: Call) => Promise<boolean>;
+  /** Tries to mend a damaged or missing live object: its bytes are right again, or will be made anew; else nothing was done. */
+  readonly repair?: (version: ObjectVersion & Located, call: Call) => Promise<"repaired" | "givenUp" | undefined>;
   readonly clock: Clock;
   /** Told what is about to be read. */
   readonly begin: (plan: ScrubPlan) => ProgressTask;
@@ -57,7 +57,10 @@ export interface ScrubReport {
   readonly isResumed: boolean;
   readonly objects: number;
   readonly bytes: number;
+  /** Mended from a copy. */
   readonly repaired: number;
+  /** Lost, and seen to that they are made anew. */
+  readonly givenUp: number;
   /** Live objects that are damaged still. */
   readonly damaged: number;
   /** Of each kind, by its name. */
@@ -125,6 +128,7 @@ export async function scrub(
     objects: run.objects,
     bytes: run.bytes,
     repaired: run.repaired,
+    givenUp: run.givenUp,
     damaged,
     counts,
     findings: findings.map((finding) => ({ ...finding, backend: nameOf(finding.backendId) })),
@@ -141,6 +145,7 @@ class Scrub {
   objects: number;
   bytes: number;
   repaired = 0;
+  givenUp = 0;
   /** How far it has come is no longer recorded. */
   isPlaceKept = false;
   #right: number[] = [];
@@ -214,12 +219,15 @@ class Scrub {
     const now = await findPlaced(this.#database, backend.id, key);
     if (now?.located === undefined || now.state === "deleting" || now.state === "pending") return;
     const { bucket, key: objectKey, account } = row.ref;
-    const detail = `${account}/${bucket}/${objectKey}: ${trouble.detail}`;
+    const remark = now.state === "live" ? "" : " (replaced or deleted since: not needed any more)";
+    const detail = `${account}/${bucket}/${objectKey}${remark}: ${trouble.detail}`;
     if (trouble.kind !== "unreadable") await recordDamage(this.#database, row.id, trouble.detail);
     await this.#found(backend, key, trouble.kind, detail, now.located.storedBytes);
     if (this.#options.repair === undefined || trouble.kind === "unreadable") return;
     const version = await this.#versionAt(row.ref, row.id);
-    if (version !== undefined && (await this.#options.repair(version, this.#call))) this.repaired++;
+    if (version === undefined) return;
+    const outcome = await this.#options.repair(version, this.#call);
+    if (outcome !== undefined) this[outcome]++;
   }
 
   /** The visible version of the object, if this is where it lies. */

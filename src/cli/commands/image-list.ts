@@ -14,7 +14,7 @@ export async function imageList(context: Context): Promise<void> {
     [
       { title: "DIGEST" },
       { title: "TAG" },
-      { title: "STATE", sacrifice: 6 },
+      { title: "STATE" },
       { title: "PLATFORM" },
       { title: "DISTRIBUTION", sacrifice: 1 },
       { title: "LAYERS", alignment: "right", sacrifice: 4 },

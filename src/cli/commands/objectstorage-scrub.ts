@@ -70,7 +70,10 @@ function announced({ share, resumed, objectsLeft, bytesLeft }: ScrubPlan, asked:
 
 function hintFor({ damaged, images }: ScrubSummary, repair: boolean): string {
   const [image] = images;
-  if (damaged > 0 && !repair) return "run: stowage objectstorage scrub --repair";
+  if (damaged > 0 && !repair) {
+    const then = image === undefined ? "" : ", then analyse again the images that it names";
+    return `run: stowage objectstorage scrub --repair${then}`;
+  }
   if (image === undefined) return "these objects have no copy and can't be made again";
   return `analyse the image again: stowage analyze ${image.fullTags[0] ?? image.digest}; or delete it: stowage image delete ${image.digest}`;
 }
@@ -103,7 +106,8 @@ async function writeReport(context: Context, report: ScrubSummary): Promise<void
       ["begun", `${formatTime(report.startedAt)}${report.isResumed ? ", went on after an interruption" : ""}`],
       ["read", `${plural(report.objects, "object")}, ${formatBytes(report.bytes)}`],
       ["found", found.length === 0 ? "nothing wrong" : found.join(", ")],
-      ["repaired", report.repaired === 0 ? undefined : formatCount(report.repaired)],
+      ["mended from a copy", report.repaired === 0 ? undefined : formatCount(report.repaired)],
+      ["lost", report.givenUp === 0 ? undefined : `${formatCount(report.givenUp)}, to be made anew from the images`],
       ["damaged still", formatCount(report.damaged)],
       ["images to analyse again", report.damagedImages === 0 ? undefined : formatCount(report.damagedImages)],
     ],

@@ -150,10 +150,10 @@ async function writeTables(context: Context, { tables }: DatabaseSize): Promise<
     [
       { title: "TABLE" },
       { title: "ROWS", alignment: "right" },
-      { title: "DEAD ROWS", alignment: "right", sacrifice: 1 },
-      { title: "ROWS' SIZE", alignment: "right" },
-      { title: "INDEXES", alignment: "right" },
-      { title: "LONG VALUES", alignment: "right" },
+      { title: "DEAD ROWS", alignment: "right", sacrifice: 4 },
+      { title: "ROWS' SIZE", alignment: "right", sacrifice: 1 },
+      { title: "INDEXES", alignment: "right", sacrifice: 2 },
+      { title: "LONG VALUES", alignment: "right", sacrifice: 3 },
       { title: "TOTAL", alignment: "right" },
     ],
     tables.map((table) => [
