@@ -359,7 +359,7 @@ describe("config", () => {
         expect(options?.database).toEqual({
           kind: "server",
           url: "postgresql://anchore:geheim@db/anchore",
-          settings: { sslMode: "require", connectTimeoutMs: 7000 },
+          settings: { isSslRequired: true, connectTimeoutMs: 7000 },
         });
         expect(stderr).toContain("keys that have no meaning here: log_level");
         expect(stderr).not.toMatch(/geheim|hunter2/);

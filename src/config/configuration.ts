@@ -38,6 +38,8 @@ export interface StoreSection {
 export interface DatabaseSettings {
   /** As PostgreSQL's own clients understand it. Left out: `prefer`. */
   readonly sslMode?: SslMode;
+  /** Where `sslMode` is left out: at least `require`, and more where the URL says so. */
+  readonly isSslRequired?: boolean;
   /** Path of a file of certificates, or `system`. */
   readonly sslRootCertificate?: string;
   /** Path of the client's certificate. */

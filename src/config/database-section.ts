@@ -120,11 +120,12 @@ function settingsOf(section: Section): DatabaseSettings {
   const { ssl, sslmode, sslrootcert, sslcert, sslkey, timeout, connect_timeout } = section.db_connect_args ?? {};
   // `ssl: true` asks for encryption: it never takes a stricter mode back.
   const isTooWeak = ssl === true && sslmode != null && sslModes.indexOf(sslmode) < sslModes.indexOf("require");
-  const sslMode = isTooWeak || (ssl === true && sslmode == null) ? "require" : sslmode;
+  const sslMode = isTooWeak ? "require" : sslmode;
   const seconds = connect_timeout ?? timeout;
   const connections = connectionsOf(section);
   return {
     ...(sslMode == null ? {} : { sslMode }),
+    ...(ssl === true && sslMode == null ? { isSslRequired: true } : {}),
     ...(sslrootcert == null ? {} : { sslRootCertificate: sslrootcert }),
     ...(sslcert == null ? {} : { sslCertificate: sslcert }),
     ...(sslkey == null ? {} : { sslKey: sslkey }),

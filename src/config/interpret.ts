@@ -1,6 +1,6 @@
 import { type ZodType, z } from "zod";
 import { StowageError } from "../errors/index.ts";
-import { HIDDEN, nearestKey, visibleKey } from "./keys.ts";
+import { HIDDEN, isSecretKey, nearestKey, visibleKey } from "./keys.ts";
 import { type ListTree, type MapTree, plainValue, type ScalarTree, type Tree } from "./yaml-tree.ts";
 
 /** Where a part of a file stands, for messages. */
@@ -66,7 +66,19 @@ function problemOf(tree: MapTree, schema: ZodType, issues: readonly Issue[], pla
   const shown = path.map((name) => (typeof name === "number" ? name : visibleKey(String(name), isThere, known)));
   const at = { file: place.file, line, key: [place.key, ...shown].filter((name) => name !== "").join(".") };
   if (issue.code === "unrecognized_keys") return unknownKey(at, String(path.at(-1)), known);
-  return invalid(at, reasonOf(issue, part), hintOf(issue, part));
+  const reason = reasonOf(issue, part);
+  // A schema's own words: should they quote a secret, they are not shown.
+  return invalid(
+    at,
+    secretTexts(tree).some((text) => reason.includes(text)) ? "it can't be used" : reason,
+    hintOf(issue, part),
+  );
+}
+
+function secretTexts(tree: Tree, name = ""): readonly string[] {
+  if (tree.kind === "map") return [...tree.entries].flatMap(([key, { value }]) => secretTexts(value, key));
+  if (tree.kind === "list") return tree.items.flatMap((item) => secretTexts(item, name));
+  return tree.text.length >= 4 && isSecretKey(name) ? [tree.text] : [];
 }
 
 /** @param known keys that may stand in the same place */

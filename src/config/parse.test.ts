@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { z } from "zod";
 import { drivers } from "../app/drivers.ts";
 import type { StowageError } from "../errors/index.ts";
 import type { Configuration, ConfigurationValue } from "./configuration.ts";
@@ -326,6 +327,36 @@ describe("a storage section", () => {
   });
 });
 
+it("a schema that quotes what it refuses does not give a secret away", () => {
+  const talkative = {
+    name: "talkative",
+    aliases: [],
+    schema: z.strictObject({
+      api_token: z
+        .string()
+        .superRefine((value, context) => context.addIssue({ code: "custom", message: `${value} is too old` })),
+    }),
+  };
+  const throwing = {
+    name: "throwing",
+    aliases: [],
+    schema: z.strictObject({ place: z.string().transform((value) => new URL(value)) }),
+  };
+  for (const [name, config] of [
+    ["talkative", "{api_token: s3cr3t}"],
+    ["throwing", "{place: s3cr3t}"],
+  ]) {
+    const read = () =>
+      parseConfiguration(store(`{name: ${name}, config: ${config}}`), {
+        file: "config.yaml",
+        variables: {},
+        drivers: [talkative, throwing],
+      });
+    expect(read).toThrow(/it can't be used/);
+    expect(read).not.toThrow(/s3cr3t/);
+  }
+});
+
 describe("other keys", () => {
   it("are named in one warning each: those that mean nothing here, those that nobody knows", () => {
     const { warnings } = parse(
@@ -384,7 +415,7 @@ describe("the database", () => {
     ["db_connect_args: {timeout: 120, ssl: false}", { connectTimeoutMs: 120_000 }],
     ["db_connect_args: {timeout: '120', connect_timeout: 5}", { connectTimeoutMs: 5000 }],
     ["db_connect_args: {timeout: 0}", {}],
-    ["db_connect_args: {ssl: true}", { sslMode: "require" }],
+    ["db_connect_args: {ssl: true}", { isSslRequired: true }],
     ["db_connect_args: {ssl: true, sslmode: prefer}", { sslMode: "require" }],
     [
       "db_connect_args: {ssl: true, sslmode: verify-full, sslrootcert: /r}",

@@ -42,8 +42,19 @@ function unreachable(error: unknown, database: string): StowageError {
   return new StowageError(
     "DB_UNREACHABLE",
     { database, reason: reasons.map(messageOf).join("; ") },
-    { cause: error, hint: "check that the database is running and that its URL is right" },
+    {
+      cause: error,
+      hint: reasons.some(isCertificateFault)
+        ? "name the authority that signed the server's certificate with sslrootcert, and the server as its certificate does"
+        : "check that the database is running and that its URL is right",
+    },
   );
+}
+
+/** OpenSSL's names for what is wrong with a certificate, and Node's for a name that is not in it. */
+function isCertificateFault(error: unknown): boolean {
+  const { code = "" } = error as NodeJS.ErrnoException;
+  return /CERT|UNABLE_TO_VERIFY|SELF_SIGNED|ALTNAME/.test(code);
 }
 
 /** 08: connection exceptions; 57P0x: the server is going or coming. */

@@ -156,6 +156,17 @@ describe("sslmode", () => {
     expect(await visit({ sslMode: "disable" }, "?sslmode=verify-full")).toEqual(believed("plain"));
   });
 
+  test("ssl: true is at least require, and weakens nothing", async () => {
+    const required = { isSslRequired: true };
+    expect(await visit(required)).toEqual(believed("tls"));
+    expect(await visit(required, "?sslmode=disable")).toEqual(believed("tls"));
+    expect(await visit(required, "", { hasTls: false })).toEqual(turnedAway);
+    expect(await visit(required, "?sslmode=verify-full")).toEqual(turnedAway);
+    expect(await visit(required, `?sslmode=verify-full&sslrootcert=${authority}`, { host: "127.0.0.1" })).toEqual(
+      turnedAway,
+    );
+  });
+
   test("files that can't be used are errors of the configuration", async () => {
     const missing = { sslMode: "verify-full", sslRootCertificate: join(directory, "none.pem") } as const;
     expect(await visit(missing)).toEqual({ visits: "", code: "CONFIG_INVALID" });

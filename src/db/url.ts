@@ -16,7 +16,7 @@ const CERTIFICATE_BYTES_MAX = 1024 * 1024;
  */
 export async function openServerEndpoint(text: string, settings: DatabaseSettings = {}): Promise<Endpoint> {
   const { connectionString, description, isSocket, options } = parseDatabaseUrl(text);
-  const effective = { ...options, ...settings };
+  const effective = { ...options, ...settings, sslMode: settings.sslMode ?? atLeast(settings, options.sslMode) };
   const connectTimeoutMs = effective.connectTimeoutMs;
   const client = (ssl: ClientConfig["ssl"]): ClientConfig => ({ connectionString, keepAlive: true, ssl: ssl ?? false });
   const ways = isSocket ? [false as const] : await waysOf(effective);
@@ -33,6 +33,11 @@ export async function openServerEndpoint(text: string, settings: DatabaseSetting
       return true;
     },
   };
+}
+
+/** `ssl: true` beside a stricter mode in the URL never weakens it. */
+function atLeast({ isSslRequired }: DatabaseSettings, mode: SslMode = "prefer"): SslMode {
+  return isSslRequired && sslModes.indexOf(mode) < sslModes.indexOf("require") ? "require" : mode;
 }
 
 interface ParsedUrl {
@@ -114,7 +119,7 @@ function takeOptions(parameters: URLSearchParams): { readonly options: DatabaseS
  * @see https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-PROTECTION
  */
 async function waysOf(settings: DatabaseSettings): Promise<readonly (false | TlsOptions)[]> {
-  const { sslMode = "prefer", sslRootCertificate, sslCertificate, sslKey } = settings;
+  const { sslMode, sslRootCertificate, sslCertificate, sslKey } = settings;
   if (sslMode === "disable") return [false];
   const isRootNamed = sslRootCertificate !== undefined && sslRootCertificate !== "system";
   const own: TlsOptions = {
