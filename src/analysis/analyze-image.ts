@@ -87,10 +87,11 @@ export class Analyzer implements AsyncDisposable {
     const layers = new Layers(this.#database, this.#store, this.#pool, this.#fingerprint);
     const keyed = image.layers.map((layer, position): KeyedLayer => ({ position, layer, key: layers.keyOf(layer) }));
     for (let attempt = 1; ; attempt++) {
-      const processed = await layers.process(keyed, source.layers, account, progress, call);
+      using keptOpen = new DisposableStack();
+      const processed = await layers.process(keyed, source.layers, account, keptOpen, progress, call);
       const known = await this.#known(account, image, keyed, processed, call);
       try {
-        const document = known?.document ?? (await this.#document(image, keyed, progress, call));
+        const document = known?.document ?? (await this.#document(image, keyed, processed, progress, call));
         const bytesStored = await this.#publish(account, image, keyed, document, known?.record, name, call);
         return this.#report(image, name, document, processed, bytesStored, known !== undefined, begun);
       } catch (error) {
@@ -133,6 +134,7 @@ export class Analyzer implements AsyncDisposable {
   async #document(
     image: ResolvedImage,
     layers: readonly KeyedLayer[],
+    processed: readonly ProcessedLayer[],
     progress: Progress,
     call: Call,
   ): Promise<AnalysisDocument> {
@@ -144,7 +146,9 @@ export class Analyzer implements AsyncDisposable {
       layerKeys: layers.map(({ key }) => key ?? null),
       config: JSON.parse(image.config.raw.toString()) as JsonValue,
     };
-    const documents = layers.map(({ key }) => (key === undefined ? undefined : storedLayer(this.#store, key, call)));
+    const documents = layers.map(({ key }, position) =>
+      key === undefined ? undefined : (processed[position]?.document ?? storedLayer(this.#store, key, call)),
+    );
     const document = await reconcileImage(identity, documents, catalogers, this.#limits);
     task.end(
       `${document.facts.files.toLocaleString("en-US")} files, ${document.packages.length.toLocaleString("en-US")} packages`,

@@ -1,11 +1,11 @@
 import type { Database } from "../db/index.ts";
 import { StowageError } from "../errors/index.ts";
 import { layerRef, markLayerFound } from "../images/index.ts";
-import { type ExpectedLayer, readSpill } from "../layer/index.ts";
+import { type ExpectedLayer, type LayerDocument, readSpill } from "../layer/index.ts";
 import type { ObjectStore } from "../objects/index.ts";
 import type { ImageLayer, LayerSource } from "../oci/index.ts";
 import { announce, type Call, type Progress, type ProgressTask } from "../runtime/index.ts";
-import type { LayerPool } from "./layer-pool.ts";
+import type { AnalyzedLayer, LayerPool } from "./layer-pool.ts";
 import { forgetIfDamaged, lockLayer } from "./lost-documents.ts";
 import type { LayerReport } from "./report.ts";
 import { findLayer, recordAccess, recordLayer, useLayers } from "./rows.ts";
@@ -22,7 +22,12 @@ export interface KeyedLayer {
 export interface ProcessedLayer {
   readonly report: LayerReport;
   readonly bytesStored: number;
+  /** The document that was made just now, as long as it is kept open: the same bytes as the stored one, without a way through the store. */
+  readonly document?: LayerDocument;
 }
+
+/** Documents kept open for merging; each is an open file. */
+const openDocumentsMax = 64;
 
 /** Sees to it that layers have documents: a stored one where it may serve, else the layer is read now. */
 export class Layers {
@@ -43,11 +48,15 @@ export class Layers {
     return layer.isForeign ? undefined : `${layer.diffId}/${this.#fingerprint}`;
   }
 
-  /** All layers, as many at once as there are threads, largest first; the reports come in the image's order. */
+  /**
+   * All layers, as many at once as there are threads, largest first; the reports come in the image's order. Documents that are made stay open until
+   * `keptOpen` is disposed of.
+   */
   async process(
     layers: readonly KeyedLayer[],
     source: LayerSource,
     account: string,
+    keptOpen: DisposableStack,
     progress: Progress,
     call: Call,
   ): Promise<readonly ProcessedLayer[]> {
@@ -63,14 +72,16 @@ export class Layers {
     const work = async (): Promise<void> => {
       for (let next = queue.shift(); next && !stop.signal.aborted; next = queue.shift()) {
         try {
-          results[next.keyed.position] = await this.#one(next.keyed, next.task, source, account, progress, inner);
+          const made = await this.#one(next.keyed, next.task, source, account, progress, inner);
+          results[next.keyed.position] = this.#keep(made, results, keptOpen);
         } catch (error) {
           stop.abort(error);
           throw error;
         }
       }
     };
-    const outcomes = await Promise.allSettled(Array.from({ length: this.#pool.concurrency }, work));
+    // One more than threads: while a document is stored, its thread goes on with the next layer.
+    const outcomes = await Promise.allSettled(Array.from({ length: this.#pool.concurrency + 1 }, work));
     call.signal.throwIfAborted();
     if (stop.signal.aborted) throw stop.signal.reason;
     for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
@@ -96,7 +107,7 @@ export class Layers {
     account: string,
     progress: Progress,
     call: Call,
-  ): Promise<ProcessedLayer> {
+  ): Promise<MadeLayer> {
     const begun = performance.now();
     const report = (
       outcome: LayerReport["outcome"],
@@ -137,9 +148,25 @@ export class Layers {
       bytesRead += bytes;
       task.advance(bytes);
     };
-    const { entries, bytesStored } = await this.#read(layer, key, source, account, onBytes, guarded);
+    const { analyzed, bytesStored } = await this.#read(layer, key, source, account, onBytes, guarded);
+    const entries = analyzed.facts.tarEntries;
     task.end(`${entries.toLocaleString("en-US")} entries`);
-    return report("analyzed", entries, bytesRead, bytesStored);
+    return { ...report("analyzed", entries, bytesRead, bytesStored), analyzed };
+  }
+
+  #keep(
+    { analyzed, ...processed }: MadeLayer,
+    others: readonly ProcessedLayer[],
+    keptOpen: DisposableStack,
+  ): ProcessedLayer {
+    if (!analyzed) return processed;
+    // Sparse: those that are done.
+    if (others.filter(({ document }) => document !== undefined).length >= openDocumentsMax) {
+      analyzed[Symbol.dispose]();
+      return processed;
+    }
+    keptOpen.use(analyzed);
+    return { ...processed, document: { name: `document of layer ${analyzed.facts.diffId}`, open: openerOf(analyzed) } };
   }
 
   /**
@@ -164,24 +191,24 @@ export class Layers {
     account: string,
     onBytes: (bytes: number) => void,
     call: Call,
-  ): Promise<{ entries: number; bytesStored: number }> {
+  ): Promise<{ analyzed: AnalyzedLayer; bytesStored: number }> {
     const { descriptor, diffId, compression } = layer;
     const expected: ExpectedLayer = { blobDigest: descriptor.digest, blobBytes: descriptor.size, diffId, compression };
-    using analyzed = await this.#pool.analyze(
-      expected,
-      this.#fingerprint,
-      { openFile: () => source.openFile(descriptor, call), open: () => source.open(descriptor, call) },
-      onBytes,
-      call,
+    using opened = new DisposableStack();
+    const analyzed = opened.use(
+      await this.#pool.analyze(
+        expected,
+        this.#fingerprint,
+        { openFile: () => source.openFile(descriptor, call), open: () => source.open(descriptor, call) },
+        onBytes,
+        call,
+      ),
     );
     if (analyzed.facts.diffId !== diffId) {
       throw new StowageError("INTERNAL_FAILURE", { reason: "a document of another layer" });
     }
     announce("analysis layer read", { layerKey: key });
-    const body = {
-      open: async () => readSpill(analyzed.output, analyzed.documentBytes),
-      sizeBytes: analyzed.documentBytes,
-    };
+    const body = { open: openerOf(analyzed), sizeBytes: analyzed.documentBytes };
     const staged = await this.#store.stage(layerRef(key), body, call);
     await this.#database.transaction(async (tx) => {
       await this.#store.publish(tx, [staged]);
@@ -197,8 +224,18 @@ export class Layers {
       await recordAccess(tx, account, descriptor.digest);
     }, call);
     announce("analysis layer published", { layerKey: key });
-    return { entries: analyzed.facts.tarEntries, bytesStored: staged.storedBytes };
+    opened.move();
+    return { analyzed, bytesStored: staged.storedBytes };
   }
+}
+
+/** A processed layer with its document as long as it is open; whoever takes it closes it. */
+interface MadeLayer extends ProcessedLayer {
+  readonly analyzed?: AnalyzedLayer;
+}
+
+function openerOf({ output, documentBytes }: AnalyzedLayer) {
+  return async () => readSpill(output, documentBytes);
 }
 
 function sizeToRead({ layer, key }: KeyedLayer): number | undefined {
