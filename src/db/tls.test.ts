@@ -41,7 +41,7 @@ class Doorman implements AsyncDisposable {
   }
 
   async listen(): Promise<number> {
-    await new Promise<void>((resolve) => this.#server.listen(0, "localhost", resolve));
+    await new Promise<void>((resolve) => this.#server.listen(0, "127.0.0.1", resolve));
     const address = this.#server.address();
     if (typeof address !== "object" || address === null) throw new Error("no address");
     return address.port;
