@@ -39,7 +39,7 @@ const ofService: Readonly<Record<string, ReadonlySet<string>>> = {
 /** Known to the original, at any depth below these paths. */
 export function isOriginalKey(path: readonly string[]): boolean {
   const [top = "", second, third] = path;
-  if (top === "credentials") return second === "database" ? isDatabaseKey(path.slice(2)) : false;
+  if (top === "credentials") return second === "database" ? isDatabaseKey(path.slice(2)) : second === "users";
   if (top !== "services") return topLevel.has(top);
   if (second === undefined) return false;
   if (third === undefined) return serviceNames.has(second);
