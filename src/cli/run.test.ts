@@ -326,7 +326,7 @@ describe("options", () => {
 });
 
 describe("config", () => {
-  const reference = "${SECRET_KEY}";
+  const reference = `\${SECRET_KEY}`;
   const lines = [
     "log_level: INFO",
     "credentials: {database: {db_connect: 'postgresql://anchore:geheim@db/anchore', db_connect_args: {ssl: true, timeout: 7}}}",

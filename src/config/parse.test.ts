@@ -402,7 +402,7 @@ describe("variables", () => {
       "set OTHER, or write the value into the file",
     ]);
     expect(failure(`a: ${reference("constructor")}`)[2]).toBe("the environment variable constructor is not set");
-    expect(parse("a: $HOME $$ ${} ${1} ${A-b}").warnings).toHaveLength(1);
+    expect(parse(`a: $HOME $$ \${} \${1} \${A-b}`).warnings).toHaveLength(1);
   });
 });
 
