@@ -50,13 +50,14 @@ export const rooms: Readonly<Record<string, Room>> = {
     node: ["crypto", "events", "fs", "os", "stream", "stream/promises", "v8", "worker_threads"],
     packages: ["kysely", "piscina"],
   },
+  migration: { rooms: [...base, "db", "objects"], node: [], packages: ["kysely"] },
   app: {
-    rooms: [...base, "db", "oci", "layer", "catalogers", "objects", "images", "analysis"],
+    rooms: [...base, "db", "oci", "layer", "catalogers", "objects", "images", "analysis", "migration"],
     node: ["os"],
     packages: [],
   },
   cli: {
-    rooms: [...base, "oci", "layer", "objects", "images", "analysis", "app"],
+    rooms: [...base, "oci", "layer", "objects", "images", "analysis", "migration", "app"],
     node: ["fs", "fs/promises", "path", "readline/promises", "stream", "stream/promises"],
     packages: ["commander", "log-update", "picocolors", "table", "zod"],
   },

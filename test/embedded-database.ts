@@ -21,7 +21,16 @@ export async function startTestDatabase(): Promise<TestDatabase> {
     database,
     dataDirectory,
     async clear() {
-      for (const table of ["scrubs", "objects", "locations", "backends", "object_chunks", "object_blobs"] as const) {
+      for (const table of [
+        "migration_moves",
+        "scrubs",
+        "objects",
+        "locations",
+        "migrations",
+        "backends",
+        "object_chunks",
+        "object_blobs",
+      ] as const) {
         await database.sql.deleteFrom(table).execute();
       }
       for (const table of ["images", "layer_documents", "verified_pairs", "layer_access", "layer_leases"] as const) {

@@ -2,4 +2,4 @@
 export type { Database, DatabaseLocation, HeldLock, Transaction } from "./database.ts";
 export { sqlStateOf } from "./failures.ts";
 export { type DatabaseOptions, openDatabase } from "./open.ts";
-export type { LocationState, ScrubFindingsTable, Tables } from "./tables.ts";
+export type { LocationState, MigrationState, MoveState, ScrubFindingsTable, Tables } from "./tables.ts";

@@ -69,6 +69,8 @@ export interface LocationsTable {
   damage: string | null;
   /** When all of it was last read and found right. */
   checked_at: ColumnType<Date | null, Date | string | null, Date | string | null>;
+  /** The migration that holds a `pending` one, however long it takes and whether or not it runs. */
+  migration_id: number | null;
   created_at: Timestamp;
 }
 
@@ -109,6 +111,51 @@ export interface ScrubFindingsTable {
   kind: "missing" | "truncated" | "damaged" | "unreadable" | "extra";
   detail: string;
   bytes: number | null;
+}
+
+export type MigrationState = "planning" | "running" | "complete" | "incomplete" | "cancelled";
+
+/** migration: one order to move objects between backends. */
+export interface MigrationsTable {
+  id: Generated<number>;
+  state: MigrationState;
+  /** Driver and place, without secrets. */
+  source: Json<Record<string, unknown>>;
+  destination: Json<Record<string, unknown>>;
+  options: Json<Record<string, unknown>>;
+  /** `host:pid` of who works on it, or did last. */
+  executor: string;
+  /** As planned. */
+  objects: Generated<number>;
+  bytes: Generated<number>;
+  created_at: Timestamp;
+  started_at: ColumnType<Date | null, Date | string | null, Date | string | null>;
+  ended_at: ColumnType<Date | null, Date | string | null, Date | string | null>;
+  updated_at: Timestamp;
+}
+
+export type MoveState = "planned" | "copied" | "verified" | "switched" | "done" | "superseded" | "abandoned";
+
+/** migration: one object's way. The states' meaning stands in `migration/moves.ts`. */
+export interface MigrationMovesTable {
+  migration_id: number;
+  source_location_id: number;
+  account: string;
+  bucket: string;
+  object_key: string;
+  version: number;
+  source_backend_id: number;
+  destination_backend_id: number;
+  destination_location_id: number | null;
+  content_digest: string;
+  content_bytes: number;
+  stored_bytes: number;
+  state: MoveState;
+  attempts: Generated<number>;
+  /** Why it could not go on the last time. */
+  error_code: string | null;
+  error_text: string | null;
+  updated_at: Timestamp;
 }
 
 /** images: one row for each image of an account. Visible means it is here. */
@@ -208,6 +255,8 @@ export interface Tables {
   locations: LocationsTable;
   object_chunks: ObjectChunksTable;
   object_blobs: ObjectBlobsTable;
+  migrations: MigrationsTable;
+  migration_moves: MigrationMovesTable;
   scrubs: ScrubsTable;
   scrub_findings: ScrubFindingsTable;
   images: ImagesTable;

@@ -223,6 +223,28 @@ export const codes = {
   ),
   BACKEND_KEY_MISSING: code<{ driver: string; key: string }>(500, 1, "never", "bytes are missing at the backend"),
 
+  // MIGRATION
+  MIGRATION_NOT_FOUND: code<{ migration: number }>(404, 1, "never", "no such migration"),
+  MIGRATION_OVERLAPS: code<{ migration?: number }>(
+    409,
+    1,
+    "never",
+    "another migration that has not come to its end has some of these objects",
+  ),
+  MIGRATION_BUSY: code<{ migration: number; executor: string }>(
+    409,
+    1,
+    "later",
+    "another process is carrying out this migration",
+  ),
+  MIGRATION_STORE_IN_USE: code<{ processes: readonly string[] }>(
+    409,
+    1,
+    "later",
+    "other processes have the object store open",
+  ),
+  MIGRATION_RUNNING: code<{ reason?: string }>(503, 3, "later", "the object store is being migrated offline"),
+
   // DB
   DB_UNREACHABLE: code<{ database: string; reason?: string }>(503, 3, "later", "the database can't be reached"),
   DB_SCHEMA_NEWER: code<{ found: string; known: string }>(

@@ -217,6 +217,15 @@ export class Backends implements AsyncDisposable {
     return new Backends(database, installation, all, [workingSet, archive], compressions);
   }
 
+  /** The registered place of one of the sections. */
+  async find(section: BackendSection): Promise<Backend> {
+    const { name, settingsOf } = section.opener;
+    const row = await registerBackend(this.#database, name, settingsOf(section.config));
+    const backend = this.#all.find(({ id }) => id === row.id);
+    if (backend === undefined) throw new TypeError("a section is asked for that the store was not opened with");
+    return backend;
+  }
+
   get all(): readonly Backend[] {
     return this.#all;
   }

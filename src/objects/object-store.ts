@@ -153,8 +153,10 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
 
   async relocate(tx: Transaction, version: ObjectVersion, copy: StagedObject): Promise<boolean> {
     if (copy.contentDigest !== version.contentDigest) throw new TypeError("a copy has another content");
+    // The pointer first: a copy that is live without one would be nobody's, and the reaper would never take it.
+    if (!(await switchPointer(tx, version.ref, version.locationId, copy.locationId))) return false;
     if (!(await makeLive(tx, copy.locationId))) throw leaseLost(copy.ref);
-    return await switchPointer(tx, version.ref, version.locationId, copy.locationId);
+    return true;
   }
 
   async reap(limit: number, call: Call): Promise<ReapReport> {

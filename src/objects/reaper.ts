@@ -1,9 +1,19 @@
 import type { Database } from "../db/index.ts";
 import { type StowageError, toStowageError } from "../errors/index.ts";
 import { announce, type Call, throwIfAborted } from "../runtime/index.ts";
-import type { Backend } from "./backends.ts";
+import type { Backend, Backends } from "./backends.ts";
 import type { ObjectDriver } from "./driver.ts";
-import { condemn, condemned, type LocationRow, markDeletedOnce, postpone, removeLocation } from "./rows/reaper.ts";
+import {
+  condemn,
+  condemnAtOnce,
+  condemned,
+  condemnedAmong,
+  type LocationRow,
+  markDeletedOnce,
+  notDeleted,
+  postpone,
+  removeLocation,
+} from "./rows/reaper.ts";
 import type { ReapReport } from "./store.ts";
 
 export interface ReapOptions {
@@ -57,6 +67,37 @@ export async function reap(
   const blobsDeleted = deleted.reduce((sum, { blobs }) => sum + blobs, 0);
   const bytesDeleted = deleted.reduce((sum, { bytes }) => sum + bytes, 0);
   return { blobsDeleted, bytesDeleted, backends: deleted, isMoreLeft, failures };
+}
+
+/**
+ * Deletes retired locations without a grace period, and those of them whose deletion was decided before. Returns which are gone (nothing but a second
+ * deletion may be left to do), and why others are not.
+ */
+export async function deleteAtOnce(
+  database: Database,
+  backends: Backends,
+  ids: readonly number[],
+  lateSeconds: number,
+  call: Call,
+): Promise<{ readonly gone: readonly number[]; readonly failures: ReadonlyMap<number, StowageError> }> {
+  await condemnAtOnce(database, ids);
+  announce("objects deleting", { count: ids.length });
+  const failures = new Map<number, StowageError>();
+  await eachAtOnce(await condemnedAmong(database, ids, lateSeconds), async ({ backendId, ...location }) => {
+    throwIfAborted(call);
+    const failed = (error: unknown) => {
+      throwIfAborted(call);
+      failures.set(location.id, toStowageError(error));
+    };
+    try {
+      const driver = await (await backends.of(backendId, call)).forDeleting(call);
+      await remove(database, driver, location, failed, call);
+    } catch (error) {
+      failed(error);
+    }
+  });
+  const left = new Set(await notDeleted(database, ids));
+  return { gone: ids.filter((id) => !left.has(id)), failures };
 }
 
 /** Deletes one; true when its bytes are gone for good. */

@@ -2,6 +2,7 @@ import type { Readable } from "node:stream";
 import type { Transaction } from "../db/index.ts";
 import type { StowageError } from "../errors/index.ts";
 import type { Call } from "../runtime/index.ts";
+import type { Copies } from "./copies.ts";
 import type { BodySource } from "./driver.ts";
 import type { CompactionReport } from "./rows/compact.ts";
 import type { Reclaimable } from "./rows/reaper.ts";
@@ -92,6 +93,8 @@ export interface RepairOptions {
 
 /** What keeps a store healthy. */
 export interface StoreMaintenance {
+  /** Copies of objects at other backends, for migrations. */
+  readonly copies: Copies;
   /** What is kept, where, and what the backends really hold; these are listed only when `look` is true. */
   usage(look: boolean, call: Call): Promise<UsageReport>;
   /** What the reaper would take now, and what later. */

@@ -44,7 +44,7 @@ export function verifiedContent(
 }
 
 /** Passes the payload on, digests everything. */
-class Unwrap extends Transform {
+export class Unwrap extends Transform {
   readonly #recorded: Recorded;
   readonly #digester = new Digester();
   #head: Buffer | undefined = Buffer.alloc(0);

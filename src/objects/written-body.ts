@@ -1,4 +1,4 @@
-import { addAbortSignal, pipeline, Readable, Transform } from "node:stream";
+import { addAbortSignal, pipeline, Readable, Transform, type TransformCallback } from "node:stream";
 import type { Compression } from "../config/index.ts";
 import type { Call } from "../runtime/index.ts";
 import { type Codec, encoder } from "./codec.ts";
@@ -6,15 +6,10 @@ import { Digester } from "./digester.ts";
 import type { BodySource } from "./driver.ts";
 import { formatTrailer, trailerBytes } from "./envelope.ts";
 import type { ObjectBody } from "./store.ts";
+import { type Recorded, Unwrap } from "./verified-body.ts";
 
 /** What was written: of the content, and of the bytes that are stored for it. */
-export interface Written {
-  readonly codec: Codec;
-  readonly contentDigest: string;
-  readonly contentBytes: number;
-  readonly storedDigest: string;
-  readonly storedBytes: number;
-}
+export type Written = Recorded;
 
 /** No more than this is held back to see whether a body of unknown size is worth compressing. */
 const heldBackBytesMax = 8 * 1024 * 1024;
@@ -28,39 +23,24 @@ export function writtenBody(
   compression: Compression,
   header: (codec: Codec) => Buffer,
 ): { readonly source: BodySource; written(): Written } {
-  let written: Written | undefined;
+  let written: (() => Written) | undefined;
   const open = async (call: Call): Promise<Readable> => {
     written = undefined;
     // A body that has stalled must not outlive its call.
     const opened = addAbortSignal(call.signal, await body.open(call));
     const { codec, content } = await chooseCodec(opened, body, compression);
-    const head = header(codec);
-    const contentDigester = new Digester();
-    const storedDigester = new Digester();
-    storedDigester.update(head);
+    const digester = new Digester();
     const count = new Transform({
       transform(chunk: Buffer, _encoding, done) {
-        contentDigester.update(chunk);
+        digester.update(chunk);
         done(null, chunk);
       },
     });
-    const envelop = new Transform({
-      transform(chunk: Buffer, _encoding, done) {
-        storedDigester.update(chunk);
-        done(null, chunk);
-      },
-      flush(done) {
-        const contentDigest = contentDigester.digest();
-        const contentBytes = contentDigester.bytes;
-        const payloadBytes = storedDigester.bytes - head.length;
-        const trailer = formatTrailer({ contentDigest, contentBytes, payloadBytes });
-        storedDigester.update(trailer);
-        const storedBytes = storedDigester.bytes;
-        written = { codec, contentDigest, contentBytes, storedDigest: storedDigester.digest(), storedBytes };
-        done(null, trailer);
-      },
-    });
-    envelop.push(head);
+    const envelop = new Envelop(header(codec), () => ({
+      contentDigest: digester.digest(),
+      contentBytes: digester.bytes,
+    }));
+    written = () => ({ codec, ...envelop.written() });
     const encode = encoder(codec);
     const stages = encode === undefined ? [content, count, envelop] : [content, count, encode, envelop];
     // The last stream carries the failure; its destruction goes up.
@@ -69,13 +49,70 @@ export function writtenBody(
   const codec = knownCodec(body, compression);
   const sizeBytes =
     codec === "none" && body.sizeBytes !== undefined ? header(codec).length + body.sizeBytes + trailerBytes : undefined;
-  return {
-    source: sizeBytes === undefined ? { open } : { open, sizeBytes },
-    written: () => {
-      if (written === undefined) throw new TypeError("the driver has stored a body that it never read to its end");
-      return written;
-    },
+  return { source: sizeBytes === undefined ? { open } : { open, sizeBytes }, written: () => lastOf(written) };
+}
+
+/**
+ * What is stored elsewhere already, in another envelope: its payload is passed on as it is, and what was recorded of its content stays true. All of it is
+ * checked as it passes.
+ */
+export function rewrittenBody(
+  openStored: (call: Call) => Promise<Readable>,
+  recorded: Recorded,
+  header: Buffer,
+  oldHeaderBytes: number,
+): { readonly source: BodySource; written(): Written } {
+  let written: (() => Written) | undefined;
+  const open = async (call: Call): Promise<Readable> => {
+    written = undefined;
+    const stored = addAbortSignal(call.signal, await openStored(call));
+    const envelop = new Envelop(header, () => recorded);
+    written = () => ({ codec: recorded.codec, ...envelop.written() });
+    return pipeline([stored, new Unwrap(recorded), envelop], () => {}) as unknown as Transform;
   };
+  const sizeBytes = recorded.storedBytes - oldHeaderBytes + header.length;
+  return { source: { open, sizeBytes }, written: () => lastOf(written) };
+}
+
+function lastOf(written: (() => Written) | undefined): Written {
+  if (written === undefined) throw new TypeError("the driver has stored a body that it never opened");
+  return written();
+}
+
+/** Puts a header before what passes and a trailer behind it, and digests all of it. */
+class Envelop extends Transform {
+  readonly #content: () => { readonly contentDigest: string; readonly contentBytes: number };
+  readonly #head: Buffer;
+  readonly #digester = new Digester();
+  #written: Omit<Written, "codec"> | undefined;
+
+  constructor(head: Buffer, content: () => { readonly contentDigest: string; readonly contentBytes: number }) {
+    super();
+    this.#head = head;
+    this.#content = content;
+    this.#digester.update(head);
+    this.push(head);
+  }
+
+  override _transform(chunk: Buffer, _encoding: BufferEncoding, done: TransformCallback): void {
+    this.#digester.update(chunk);
+    done(null, chunk);
+  }
+
+  override _flush(done: TransformCallback): void {
+    const { contentDigest, contentBytes } = this.#content();
+    const payloadBytes = this.#digester.bytes - this.#head.length;
+    const trailer = formatTrailer({ contentDigest, contentBytes, payloadBytes });
+    this.#digester.update(trailer);
+    const storedBytes = this.#digester.bytes;
+    this.#written = { contentDigest, contentBytes, storedDigest: this.#digester.digest(), storedBytes };
+    done(null, trailer);
+  }
+
+  written(): Omit<Written, "codec"> {
+    if (this.#written === undefined) throw new TypeError("the driver has stored a body that it never read to its end");
+    return this.#written;
+  }
 }
 
 /** The codec, where what is known of the body decides it. */

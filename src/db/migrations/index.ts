@@ -1,8 +1,9 @@
 /** Schema migrations, in order. Adding one is a file here and a line in the list. */
 import { initial } from "./0001-initial.ts";
+import { migrationJournal } from "./0002-migration-journal.ts";
 import type { Migration } from "./migration.ts";
 
 export { migrate } from "./migrate.ts";
 export type { Migration } from "./migration.ts";
 
-export const migrations: readonly Migration[] = [initial];
+export const migrations: readonly Migration[] = [initial, migrationJournal];

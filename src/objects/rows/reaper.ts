@@ -9,8 +9,6 @@ export interface LocationRow {
   readonly storedBytes: number;
   /** A put of it that ended may still be told again by the network, or a writer that was believed dead is at work: it is deleted once more later. */
   readonly isUnsettled: boolean;
-  /** Nothing says that its bytes ever came to be a whole. */
-  readonly isUnfinished: boolean;
 }
 
 /** Decides which locations go: pending ones whose writer's lease has ended, retired ones whose grace period is over. Returns how many. */
@@ -31,7 +29,12 @@ export async function condemn(
           // Checked again on the locked row: its writer may have renewed the lease, or published, meanwhile.
           .where(({ eb, or, and }) =>
             or([
-              and([eb("state", "=", "pending"), eb("lease_until", "<", sql<Date>`now()`)]),
+              // What a migration holds it goes on with, however long it was interrupted.
+              and([
+                eb("state", "=", "pending"),
+                eb("lease_until", "<", sql<Date>`now()`),
+                eb("migration_id", "is", null),
+              ]),
               and([eb("state", "=", "retired"), eb("state_since", "<=", ago(graceSeconds))]),
             ]),
           )
@@ -69,13 +72,7 @@ export async function condemned(
     .where("backend_id", "=", backendId)
     .where("state", "=", "deleting")
     .where(({ eb, or }) => or([isSettled, eb("writer", "is not", null), isLate]))
-    .select([
-      "id",
-      "physical_key",
-      "stored_bytes",
-      "proven_at",
-      sql<boolean>`not (${isSettled} or ${isLate})`.as("unsettled"),
-    ])
+    .select(["id", "physical_key", "stored_bytes", sql<boolean>`not (${isSettled} or ${isLate})`.as("unsettled")])
     // Those that could not be deleted come last, so that they never keep the others.
     .orderBy("lease_until", (order) => order.asc().nullsFirst())
     .orderBy("id")
@@ -86,8 +83,61 @@ export async function condemned(
     physicalKey: row.physical_key as PhysicalKey,
     storedBytes: row.stored_bytes ?? 0,
     isUnsettled: row.unsettled,
-    isUnfinished: row.proven_at === null,
   }));
+}
+
+/** Decides that these go now, whoever may still be reading them: the caller knows that nobody is. */
+export async function condemnAtOnce(database: Database, ids: readonly number[]): Promise<void> {
+  if (ids.length === 0) return;
+  await database.sql
+    .updateTable("locations")
+    .set({ state: "deleting", state_since: sql<string>`now()` })
+    .where("id", "in", ids)
+    .where("state", "=", "retired")
+    .execute();
+}
+
+/** Which of these still have bytes that are to go. */
+export async function condemnedAmong(
+  database: Database,
+  ids: readonly number[],
+  lateSeconds: number,
+): Promise<readonly (LocationRow & { readonly backendId: number })[]> {
+  if (ids.length === 0) return [];
+  const isSettled = sql<boolean>`(driver = 'db' or coalesce(proven_at <= ${ago(lateSeconds)}, false))`;
+  const rows = await database.sql
+    .selectFrom("locations")
+    .innerJoin("backends", "backends.id", "backend_id")
+    .where("locations.id", "in", ids)
+    .where("state", "=", "deleting")
+    .where("writer", "is not", null)
+    .select([
+      "locations.id",
+      "backend_id",
+      "physical_key",
+      "stored_bytes",
+      sql<boolean>`not ${isSettled}`.as("unsettled"),
+    ])
+    .execute();
+  return rows.map((row) => ({
+    id: row.id,
+    backendId: row.backend_id,
+    physicalKey: row.physical_key as PhysicalKey,
+    storedBytes: row.stored_bytes ?? 0,
+    isUnsettled: row.unsettled,
+  }));
+}
+
+/** Which of these still have bytes that nobody has deleted. */
+export async function notDeleted(database: Database, ids: readonly number[]): Promise<readonly number[]> {
+  if (ids.length === 0) return [];
+  const rows = await database.sql
+    .selectFrom("locations")
+    .where("id", "in", ids)
+    .where(({ eb, or }) => or([eb("state", "<>", "deleting"), eb("writer", "is not", null)]))
+    .select("id")
+    .execute();
+  return rows.map(({ id }) => id);
 }
 
 /** The first deletion is done; the row waits for the second. */

@@ -1,0 +1,228 @@
+import type { Database } from "../db/index.ts";
+import { isCode, type StowageError, toStowageError } from "../errors/index.ts";
+import type { Copies } from "../objects/index.ts";
+import { announce, type Call, throwIfAborted } from "../runtime/index.ts";
+import type { Move } from "./moves.ts";
+import type { Pace } from "./pace.ts";
+import { advanceMoves, claimMoves, noteFailures, setDestinations } from "./rows.ts";
+
+export interface MoverOptions {
+  readonly keepsSources: boolean;
+  /** Nobody else has the store open: what was left can be deleted at once. */
+  readonly isExclusive: boolean;
+  readonly verify: "readback" | "checksum";
+  /** Something has gone on: objects and bytes that are at the destination now, or could not go on. */
+  readonly moved: (objects: number, bytes: number, failed: number) => void;
+}
+
+/** Moves that are made durable together. Small enough that a crash costs little, large enough that the database is asked seldom. */
+const batchSize = 128;
+/** Batches at work at once, so that one is copied while another is made durable. */
+const lanes = 2;
+
+/** Carries the moves of a migration from state to state. */
+export class Mover {
+  readonly #database: Database;
+  readonly #copies: Copies;
+  readonly #id: number;
+  readonly #options: MoverOptions;
+  readonly #pace: Pace;
+  /** Fires when no further object is to be begun; what is under way is brought to its end. */
+  readonly #stop: AbortSignal;
+  readonly #call: Call;
+
+  constructor(
+    database: Database,
+    copies: Copies,
+    id: number,
+    options: MoverOptions,
+    pace: Pace,
+    stop: AbortSignal,
+    call: Call,
+  ) {
+    this.#database = database;
+    this.#copies = copies;
+    this.#id = id;
+    this.#options = options;
+    this.#pace = pace;
+    this.#stop = stop;
+    this.#call = call;
+  }
+
+  /** One pass over everything that has not come to its end: first what was begun before, then the rest. */
+  async pass(): Promise<void> {
+    await this.#each("switched", (moves) => this.#finish(moves));
+    await this.#each("verified", (moves) => this.#switch(moves));
+    await this.#each("copied", (moves) => this.#verify(moves));
+    await this.#each("planned", (moves) => this.#copy(moves));
+  }
+
+  async #each(state: Move["state"], work: (moves: readonly Move[]) => Promise<void>): Promise<void> {
+    let after = 0;
+    let claiming: Promise<readonly Move[]> = Promise.resolve([]);
+    const next = () => {
+      claiming = claiming.then(async () => {
+        const moves = await claimMoves(this.#database, this.#id, state, after, batchSize);
+        after = moves.at(-1)?.sourceLocationId ?? after;
+        return moves;
+      });
+      return claiming;
+    };
+    const lane = async () => {
+      while (!this.#stop.aborted) {
+        const moves = await next();
+        if (moves.length === 0) return;
+        await work(moves);
+      }
+    };
+    const results = await Promise.allSettled(Array.from({ length: lanes }, lane));
+    for (const result of results) if (result.status === "rejected") throw result.reason;
+  }
+
+  async #copy(moves: readonly Move[]): Promise<void> {
+    const intended = await this.#database.transaction(async (tx) => {
+      // Of an earlier life: whether its bytes are whole is not known.
+      await this.#copies.release(tx, defined(moves.map((move) => move.destinationLocationId)));
+      const wanted = moves.map((move) => ({
+        sourceLocationId: move.sourceLocationId,
+        backendId: move.destinationBackendId,
+      }));
+      const copies = await this.#copies.intend(tx, this.#id, wanted);
+      await setDestinations(tx, this.#id, copies);
+      return copies;
+    }, this.#call);
+    announce("migration intended", { count: intended.length });
+    const sources = await this.#copies.located(intended.map(({ sourceLocationId }) => sourceLocationId));
+    const failures: { sourceLocationId: number; error: StowageError }[] = [];
+    const copied: { sourceLocationId: number; locationId: number; written: Awaited<ReturnType<Copies["copy"]>> }[] = [];
+    await this.#atOnce(intended, failures, async (copy) => {
+      const source = sources.get(copy.sourceLocationId);
+      if (source === undefined) return;
+      await this.#pace.pay(source.storedBytes, this.#call);
+      const written = await this.#copies.copy(source, copy, this.#call);
+      copied.push({ ...copy, written });
+    });
+    announce("migration stored", { count: copied.length });
+    const known = new Set(intended.map(({ sourceLocationId }) => sourceLocationId));
+    const gone = moves.filter((move) => !known.has(move.sourceLocationId)).map((move) => move.sourceLocationId);
+    await this.#database.transaction(async (tx) => {
+      await this.#copies.record(tx, copied);
+      await advanceMoves(
+        tx,
+        this.#id,
+        copied.map((each) => each.sourceLocationId),
+        "planned",
+        "copied",
+      );
+      await advanceMoves(tx, this.#id, gone, "planned", "superseded");
+      await noteFailures(tx, this.#id, failures, false);
+    }, this.#call);
+    announce("migration copied", { count: copied.length });
+    this.#options.moved(gone.length, 0, failures.length);
+    const destinations = new Map(intended.map((copy) => [copy.sourceLocationId, copy.locationId]));
+    const copiedIds = new Set(copied.map((each) => each.sourceLocationId));
+    await this.#verify(
+      moves
+        .filter((move) => copiedIds.has(move.sourceLocationId))
+        .map((move) => ({
+          ...move,
+          state: "copied",
+          destinationLocationId: destinations.get(move.sourceLocationId),
+        })),
+    );
+  }
+
+  async #verify(moves: readonly Move[]): Promise<void> {
+    const copies = await this.#copies.located(defined(moves.map((move) => move.destinationLocationId)));
+    const failures: { sourceLocationId: number; error: StowageError }[] = [];
+    const verified: Move[] = [];
+    await this.#atOnce(moves, failures, async (move) => {
+      const copy = move.destinationLocationId === undefined ? undefined : copies.get(move.destinationLocationId);
+      if (copy === undefined) throw new TypeError("a copied object has no copy");
+      await this.#copies.verify(copy, this.#options.verify, this.#call);
+      verified.push(move);
+    });
+    await this.#database.transaction(async (tx) => {
+      const ids = verified.map((move) => move.sourceLocationId);
+      await advanceMoves(tx, this.#id, ids, "copied", "verified");
+      // What could not be read back right is worth nothing: it is copied again.
+      await noteFailures(tx, this.#id, failures, true);
+    }, this.#call);
+    announce("migration verified", { count: verified.length });
+    this.#options.moved(0, 0, failures.length);
+    await this.#switch(verified.map((move) => ({ ...move, state: "verified" })));
+  }
+
+  async #switch(moves: readonly Move[]): Promise<void> {
+    const { keepsSources } = this.#options;
+    const pairs = moves.map((move) => ({
+      sourceLocationId: move.sourceLocationId,
+      locationId: move.destinationLocationId ?? 0,
+    }));
+    const switched = await this.#database.transaction(async (tx) => {
+      const moved = await this.#copies.switch(tx, pairs, keepsSources);
+      const rest = pairs.filter((pair) => !moved.has(pair.sourceLocationId));
+      await advanceMoves(tx, this.#id, [...moved], "verified", keepsSources ? "done" : "switched");
+      await advanceMoves(
+        tx,
+        this.#id,
+        rest.map((pair) => pair.sourceLocationId),
+        "verified",
+        "superseded",
+      );
+      await this.#copies.release(
+        tx,
+        rest.map((pair) => pair.locationId),
+      );
+      return moved;
+    }, this.#call);
+    announce("migration switched", { count: switched.size });
+    const moved = moves.filter((move) => switched.has(move.sourceLocationId));
+    const bytes = moved.reduce((sum, move) => sum + move.storedBytes, 0);
+    this.#options.moved(moves.length, bytes, 0);
+    if (!keepsSources) await this.#finish(moved.map((move) => ({ ...move, state: "switched" })));
+  }
+
+  /** Deletes what was left, or sees that the reaper has done so. */
+  async #finish(moves: readonly Move[]): Promise<void> {
+    if (!this.#options.isExclusive) return;
+    const ids = moves.map((move) => move.sourceLocationId);
+    const { gone, failures } = await this.#copies.deleteAtOnce(ids, this.#call);
+    await this.#database.transaction(async (tx) => {
+      await advanceMoves(tx, this.#id, gone, "switched", "done");
+      const noted = [...failures].map(([sourceLocationId, error]) => ({ sourceLocationId, error }));
+      await noteFailures(tx, this.#id, noted, false);
+    }, this.#call);
+    announce("migration done", { count: gone.length });
+    this.#options.moved(0, 0, failures.size);
+  }
+
+  /** Does the work of each item when there is room for it; failures are collected, an abort of the whole is thrown. */
+  async #atOnce<T extends { readonly sourceLocationId: number }>(
+    items: readonly T[],
+    failures: { sourceLocationId: number; error: StowageError }[],
+    work: (item: T) => Promise<void>,
+  ): Promise<void> {
+    const results = await Promise.allSettled(
+      items.map((item) =>
+        this.#pace.run(async () => {
+          if (this.#stop.aborted) return;
+          try {
+            await work(item);
+            this.#pace.speedUp();
+          } catch (error) {
+            throwIfAborted(this.#call);
+            if (error instanceof TypeError) throw error;
+            if (isCode(error, "BACKEND_THROTTLED")) this.#pace.slowDown();
+            failures.push({ sourceLocationId: item.sourceLocationId, error: toStowageError(error) });
+          }
+        }),
+      ),
+    );
+    for (const result of results) if (result.status === "rejected") throw result.reason;
+  }
+}
+
+function defined(ids: readonly (number | undefined)[]): readonly number[] {
+  return ids.filter((id) => id !== undefined);
+}
