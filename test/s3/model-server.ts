@@ -54,6 +54,8 @@ export async function startModelServer(options: { tls?: { key: string; cert: str
   const log: Asked[] = [];
   const sockets = new Set<unknown>();
   const server = options.tls === undefined ? createServer() : createTlsServer(options.tls);
+  // No connection is cut but by a fault.
+  server.keepAliveTimeout = 0;
   server.on("connection", (socket) => {
     sockets.add(socket);
     socket.on("close", () => sockets.delete(socket));

@@ -254,15 +254,16 @@ describe("a put of many parts", () => {
       for (; taken < 300; taken++) yield Buffer.alloc(MiB, taken);
     };
     let sent = 0;
+    const fourAreSent = Promise.withResolvers<void>();
     server.fault = (asked) => {
       if (!isPart(asked)) return undefined;
-      sent++;
+      if (++sent === 4) fourAreSent.resolve();
       return { silence: true };
     };
     const source = Readable.from(pieces(), { highWaterMark: 1 });
     const put = driver.put(createPhysicalKey(), { open: async () => source }, createCall({ signal: abort.signal }));
     const failure = failureOf(put);
-    await expect.poll(() => sent).toBe(4);
+    await fourAreSent.promise;
     // Four on their way, and no buffer for a fifth.
     for (let turn = 0; turn < 100; turn++) await new Promise(setImmediate);
     expect(sent).toBe(4);
@@ -320,7 +321,7 @@ describe("a get", () => {
     expect(server.openSockets()).toBeGreaterThanOrEqual(20);
     for (const stream of streams) stream.destroy();
     await driver[Symbol.asyncDispose]();
-    await expect.poll(() => server.openSockets()).toBe(0);
+    await expect.poll(() => server.openSockets(), { timeout: 120_000 }).toBe(0);
   });
 
   test("streams that are read to the end give their sockets back", async () => {
