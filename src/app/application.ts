@@ -145,6 +145,8 @@ export interface ApplicationOptions {
   readonly database: DatabaseLocation;
   readonly limits: Limits;
   readonly temporaryDirectory: string;
+  /** An image will be analysed: what that needs besides the database starts while the database does. */
+  readonly willAnalyze?: boolean;
   /** Where registry credentials are looked for. */
   readonly credentials: Environment["credentials"];
 }

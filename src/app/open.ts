@@ -1,4 +1,4 @@
-import type { AnalysisReport, Analyzer, ImageName } from "../analysis/index.ts";
+import type { AnalysisReport, Analyzer, ImageName, LayerPool } from "../analysis/index.ts";
 import { type Database, openDatabase } from "../db/index.ts";
 import { type DetailsOf, isCode, StowageError } from "../errors/index.ts";
 import { type AnalysisDocument, type ImageRecord, Images, listImages } from "../images/index.ts";
@@ -32,14 +32,24 @@ const analysis = () => import("../analysis/index.ts");
 
 /** Opens the database (starting the embedded one if need be), the object store and all that stands on them. */
 export async function openApplication(options: ApplicationOptions, call: Call): Promise<Application> {
-  const database = await openDatabase(options.database, {}, call);
-  try {
-    const store = await openObjectStore({ database, sections: await sectionsOf(options.configuration), guard });
-    return new OpenApplication(database, store, options);
-  } catch (error) {
-    await database[Symbol.asyncDispose]();
-    throw error;
-  }
+  await using opening = new AsyncDisposableStack();
+  const threads = options.willAnalyze ? startThreads(options) : undefined;
+  // Its failure is told where it is waited for.
+  threads?.catch(() => {});
+  opening.defer(async () => await (await threads)?.[Symbol.asyncDispose]());
+  const database = opening.use(await openDatabase(options.database, {}, call));
+  const store = await openObjectStore({ database, sections: await sectionsOf(options.configuration), guard });
+  const application = new OpenApplication(database, store, options, await threads);
+  opening.move();
+  return application;
+}
+
+/** Modules and threads of an analysis, without waiting for them. */
+async function startThreads({ limits, temporaryDirectory }: ApplicationOptions): Promise<LayerPool> {
+  const { LayerPool } = await analysis();
+  const threads = new LayerPool(limits, temporaryDirectory);
+  threads.start();
+  return threads;
 }
 
 type OpenStore = Awaited<ReturnType<typeof openObjectStore>>;
@@ -50,9 +60,12 @@ class OpenApplication implements Application {
   readonly #images: Images;
   readonly #options: ApplicationOptions;
   readonly objectStorage: StoreKeeper;
+  /** Until an analyser takes them. */
+  #threads: LayerPool | undefined;
   #analyzer: Analyzer | undefined;
 
-  constructor(database: Database, store: OpenStore, options: ApplicationOptions) {
+  constructor(database: Database, store: OpenStore, options: ApplicationOptions, threads: LayerPool | undefined) {
+    this.#threads = threads;
     this.#database = database;
     this.#store = store;
     this.#images = new Images(database, store);
@@ -68,7 +81,8 @@ class OpenApplication implements Application {
     await this.objectStorage.tellElsewhere(call);
     await using source = await openSource(text, { insecure, credentials, limits, temporaryDirectory, progress }, call);
     const { Analyzer } = await analysis();
-    this.#analyzer ??= new Analyzer(this.#database, this.#store, limits, temporaryDirectory);
+    this.#analyzer ??= new Analyzer(this.#database, this.#store, limits, temporaryDirectory, this.#threads);
+    this.#threads = undefined;
     const report = await this.#analyzer.analyze(
       {
         account,
@@ -150,6 +164,7 @@ class OpenApplication implements Application {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#threads?.[Symbol.asyncDispose]();
     await this.#analyzer?.[Symbol.asyncDispose]();
     await this.#store[Symbol.asyncDispose]();
     await this.#database[Symbol.asyncDispose]();
