@@ -85,7 +85,7 @@ export const drivers: Readonly<Record<string, Room>> = {
       "stream/promises",
       "timers/promises",
     ],
-    packages: ["@aws-sdk", "@smithy", "zod"],
+    packages: ["@aws-sdk/client-s3", "@aws-sdk/credential-providers", "@smithy/node-http-handler", "zod"],
   },
   localfs: {
     rooms: base,
@@ -128,12 +128,12 @@ export const sources: readonly Source[] = [
     path: never,
     from: { path: `^src/${literal(file)}$` },
   })),
-  // The composition root chooses among drivers.
+  // The composition root chooses among drivers. The default one can be opened without loading what reads configurations.
   {
     rooms: [],
     node: [],
     packages: [],
-    path: `${driversPath}[^/]+/index[.]ts$`,
+    path: `${driversPath}([^/]+/index|db/definition)[.]ts$`,
     from: { path: "^src/app/", pathNot: tests },
   },
 ];

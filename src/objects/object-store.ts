@@ -28,7 +28,7 @@ import {
   switchPointer,
 } from "./rows/locations.ts";
 import { type Reclaimable, reclaimable } from "./rows/reaper.ts";
-import { type ScrubOptions, type ScrubReport, scrub } from "./scrub.ts";
+import type { ScrubOptions, ScrubReport } from "./scrub.ts";
 import type {
   Elsewhere,
   ObjectBody,
@@ -188,6 +188,8 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
               return (await repair.onLost(version.ref, under)) ? ("givenUp" as const) : undefined;
             },
           };
+    // Loaded when it is needed: what reads headers takes longer to load than a short command to run.
+    const { scrub } = await import("./scrub.ts");
     return await scrub(this.#database, this.#backends.all, { ...options, ...mend }, call);
   }
 
