@@ -67,11 +67,18 @@ export class Analyzer implements AsyncDisposable {
   readonly #pool: LayerPool;
   readonly #fingerprint: string;
 
-  constructor(database: Database, store: ObjectStore, limits: Limits, temporaryDirectory: string) {
+  /** @param pool threads, started before perhaps; closed with the analyser */
+  constructor(
+    database: Database,
+    store: ObjectStore,
+    limits: Limits,
+    temporaryDirectory: string,
+    pool = new LayerPool(limits, temporaryDirectory),
+  ) {
     this.#database = database;
     this.#store = store;
     this.#limits = limits;
-    this.#pool = new LayerPool(limits, temporaryDirectory);
+    this.#pool = pool;
     this.#fingerprint = fingerprintOf(catalogers, limits);
   }
 

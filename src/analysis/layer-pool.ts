@@ -96,6 +96,14 @@ export class LayerPool implements AsyncDisposable {
     };
   }
 
+  /**
+   * Starts a thread, for who knows that layers will come while something else still takes its time. One: it gets the largest layer, which the image
+   * waits for, and all may be known already.
+   */
+  start(): void {
+    this.#workers(1);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#release();
   }
@@ -106,13 +114,13 @@ export class LayerPool implements AsyncDisposable {
     await pool?.destroy();
   }
 
-  #workers(): Piscina {
+  #workers(minThreads = 0): Piscina {
     if (!this.#pool) {
       // Read when a thread starts; its resource limits can't say it against the command's own option.
       setFlagsFromString(`--max-semi-space-size=${workerSemiSpaceMb}`);
       this.#pool = new Piscina({
         filename: layerWorkerUrl,
-        minThreads: 0,
+        minThreads,
         maxThreads: this.concurrency,
         idleTimeout: Number.POSITIVE_INFINITY,
         trackUnmanagedFds: false,

@@ -31,7 +31,7 @@ export interface Context extends Disposable {
   /** What the options, the environment and the configuration file say together. */
   settings(): Promise<Settings>;
   /** Opens the application as the global options say; the command closes it. */
-  open(): Promise<Application>;
+  open(options?: Pick<ApplicationOptions, "willAnalyze">): Promise<Application>;
   /** Opens what tries the stores of a configuration file; the command closes it. */
   openStoreCheck(file: string): Promise<StoreCheck>;
   /** The display that suits standard error. It lives as long as the context. */
@@ -66,12 +66,12 @@ export function createContext(options: GlobalOptions, host: Host, signal: AbortS
     colors: colorsFor(host.stdout, options, environment),
     call,
     settings,
-    async open() {
+    async open({ willAnalyze = false } = {}) {
       const effective = await settings();
       warn(effective);
       const { configuration, database, temporaryDirectory } = effective;
       return await host.openApplication(
-        { configuration, database, limits, temporaryDirectory, credentials: environment.credentials },
+        { configuration, database, limits, temporaryDirectory, willAnalyze, credentials: environment.credentials },
         call,
       );
     },

@@ -7,7 +7,7 @@ import type { AnalyzeFlags } from "../program.ts";
 import { writeFields } from "../table.ts";
 
 export async function analyze(context: Context, source: string, flags: AnalyzeFlags): Promise<void> {
-  await using application = await context.open();
+  await using application = await context.open({ willAnalyze: true });
   const progress = await context.startProgress();
   const report = await application.analyze(
     source,
