@@ -25,7 +25,8 @@ export class BlobWriter {
   readonly #key: PhysicalKey;
   readonly #sizeBytes: number | undefined;
   readonly #call: Call;
-  readonly #partBytes: number;
+  /** Of the first parts; decided when the first of them gets its buffer. */
+  #partBytes: number | undefined;
   #buffer: Buffer;
   #filled = 0;
   #total = 0;
@@ -38,8 +39,8 @@ export class BlobWriter {
     this.#sizeBytes = body.sizeBytes;
     this.#call = call;
     checkObjectSize(body.sizeBytes);
-    this.#partBytes = shop.buffers.partBytes(body.sizeBytes);
-    this.#buffer = shop.buffers.take(Math.min(body.sizeBytes ?? firstBytes, this.#partBytes));
+    if (body.sizeBytes !== undefined) this.#partBytes = shop.buffers.partBytes(body.sizeBytes);
+    this.#buffer = shop.buffers.take(Math.min(body.sizeBytes ?? firstBytes, this.#partBytes ?? firstBytes));
   }
 
   /** Takes the next bytes. Waits while all buffers are on their way. */
@@ -79,6 +80,7 @@ export class BlobWriter {
   /** More room in the same buffer, or the next one while this one is sent. */
   async #makeRoom(): Promise<void> {
     const { buffers } = this.#shop;
+    this.#partBytes ??= buffers.partBytes(undefined);
     const number = (this.#upload?.parts ?? 0) + 1;
     const wanted = partBytesAt(number, this.#partBytes, this.#sizeBytes);
     if (this.#buffer.length < wanted) {

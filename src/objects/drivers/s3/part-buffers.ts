@@ -10,6 +10,8 @@ export const objectBytesMax = 5 * 1024 ** 4;
 
 /** Beside one buffer for each upload, as many as fit in here: memory does not grow with the objects. */
 const budgetBytes = 32 * MiB;
+/** Kept for the next uploads: memory that is given up is not free before it is collected. */
+const idleBytesMax = 16 * MiB;
 
 /**
  * The memory of all uploads of one driver. Each has one buffer for sure, so that bodies that wait for each other come to an end; more, to send parts
@@ -26,7 +28,9 @@ export class PartBuffers {
 
   /** Bytes of the first parts of a body: smaller where many uploads are at work, larger where the size asks for it. */
   partBytes(sizeBytes: number | undefined): number {
-    const usual = this.#usedBytes + this.#usualBytes > budgetBytes ? partBytesMin : this.#usualBytes;
+    const isCrowded = this.#usedBytes + this.#usualBytes > budgetBytes;
+    const isAtHand = this.#idle.some(({ length }) => length === this.#usualBytes);
+    const usual = isCrowded && !isAtHand ? partBytesMin : this.#usualBytes;
     return Math.max(usual, Math.ceil((sizeBytes ?? 0) / partsMax / MiB) * MiB);
   }
 
@@ -34,7 +38,6 @@ export class PartBuffers {
     this.#usedBytes += bytes;
     const at = this.#idle.findIndex(({ length }) => length === bytes);
     if (at >= 0) return this.#idle.splice(at, 1)[0] as Buffer;
-    this.#dropIdle();
     return Buffer.allocUnsafeSlow(bytes);
   }
 
@@ -42,16 +45,11 @@ export class PartBuffers {
     return this.#usedBytes + bytes > budgetBytes ? undefined : this.take(bytes);
   }
 
-  /** Kept for the next upload, as far as the budget goes: memory that is given up is not free before it is collected. */
   give(buffer: Buffer): void {
     this.#usedBytes -= buffer.length;
-    if (buffer.length === this.#usualBytes || buffer.length === partBytesMin) this.#idle.push(buffer);
-    this.#dropIdle();
-  }
-
-  #dropIdle(): void {
-    let bytes = this.#usedBytes + this.#idle.reduce((sum, { length }) => sum + length, 0);
-    while (bytes > budgetBytes && this.#idle.length > 0) bytes -= this.#idle.shift()?.length ?? 0;
+    if (buffer.length !== this.#usualBytes && buffer.length !== partBytesMin) return;
+    const idleBytes = this.#idle.reduce((sum, { length }) => sum + length, buffer.length);
+    if (idleBytes <= idleBytesMax) this.#idle.push(buffer);
   }
 }
 
