@@ -71,6 +71,16 @@ export async function readIndependently(database: Database, { directories, isRea
   }
   for (const row of rows) {
     if (row.state === "live" && !pointed.has(row.id)) violations.push(`location ${row.id} is live without a pointer`);
+    // Readers may still be there.
+    if (row.state === "retired" || row.state === "kept") {
+      try {
+        contentOf(row, await bytesAt(database, row));
+      } catch (error) {
+        violations.push(
+          `location ${row.id} is ${row.state}: ${error instanceof Error ? error.message : String(error)}`,
+        );
+      }
+    }
     if (isReaped && row.state !== "live") violations.push(`location ${row.id} is ${row.state} though all is over`);
   }
   for (const directory of directories) violations.push(...strangeFiles(directory, rows, isReaped));

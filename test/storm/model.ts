@@ -91,6 +91,13 @@ export class Model {
     return new Set([...(isOrdered ? last : done).map(({ value }) => value), ...unknown]);
   }
 
+  /** What was judged is over, without a look at what it has become. */
+  step(): void {
+    this.#writes = [];
+    this.#sightings = [];
+    this.#transactions = [];
+  }
+
   /** What the objects that were written are now, as they were looked at when nothing was at work. Ends the batch. */
   settle(seen: ReadonlyMap<string, Value>): void {
     const violations: string[] = [];
@@ -100,9 +107,7 @@ export class Model {
       this.#values.set(name, new Set([value]));
     }
     for (const transaction of this.#transactions) violations.push(...this.#halves(transaction, seen));
-    this.#writes = [];
-    this.#sightings = [];
-    this.#transactions = [];
+    this.step();
     if (violations.length > 0) throw new Violation(violations.join("\n"));
   }
 

@@ -59,50 +59,48 @@ const plants: readonly Plant[] = [
     ],
   },
   {
-    name: "the location visible in another transaction than its pointer",
+    name: "visible in another transaction than the caller's",
     changes: [
       {
         file: "object-store.ts",
-        from: `if (!(await makeLive(tx, locationId))) throw leaseLost(ref);
-      const version`,
-        to: `if (!(await makeLive({ sql: this.#database.sql as never, call: tx.call }, locationId))) throw leaseLost(ref);
-      announce("planted");
-      const version`,
+        from: "const version = await publishLocation(tx, ref, locationId);",
+        to: `const version = await publishLocation({ sql: this.#database.sql as never, call: tx.call }, ref, locationId);
+      announce("planted");`,
       },
     ],
   },
   {
-    name: "the pointer in another transaction than the caller's rows",
+    name: "live before its pointer, in another transaction",
     changes: [
       {
         file: "object-store.ts",
-        from: "const version = await movePointer(tx, ref, locationId);",
-        to: `const version = await movePointer({ sql: this.#database.sql as never, call: tx.call }, ref, locationId);`,
+        from: "const version = await publishLocation(tx, ref, locationId);",
+        to: `await this.#database.sql.updateTable("locations").set({ state: "live" }).where("id", "=", locationId).execute();
+      announce("planted");
+      const version = await publishLocation(tx, ref, locationId);`,
       },
       {
-        file: "object-store.ts",
-        from: `if (!(await makeLive(tx, locationId))) throw leaseLost(ref);
-      const version`,
-        to: `if (!(await makeLive({ sql: this.#database.sql as never, call: tx.call }, locationId))) throw leaseLost(ref);
-      const version`,
+        file: "rows/locations.ts",
+        from: "(state = 'pending' and stored_digest",
+        to: "(stored_digest",
       },
     ],
   },
   {
     name: "nothing retired when the pointer moves",
-    changes: [{ file: "rows/locations.ts", from: "await retireLocation(tx, present.location_id);", to: "" }],
+    changes: [{ file: "rows/locations.ts", from: "await retireLocation(tx, rows[0].before);", to: "" }],
   },
   {
-    name: "retired before the pointer moves, in a transaction of its own",
+    name: "retired before the pointer moves, in another transaction",
     changes: [
       {
         file: "object-store.ts",
-        from: "const version = await movePointer(tx, ref, locationId);",
-        to: `await this.#database.sql.updateTable("locations").set({ state: "retired", state_since: new Date().toISOString() as never })
+        from: "const version = await publishLocation(tx, ref, locationId);",
+        to: `await this.#database.sql.updateTable("locations").set({ state: "retired" })
         .where("account", "=", ref.account).where("bucket", "=", ref.bucket).where("object_key", "=", ref.key)
-        .where("state", "=", "live").where("id", "<>", locationId).execute();
+        .where("state", "=", "live").execute();
       announce("planted");
-      const version = await movePointer(tx, ref, locationId);`,
+      const version = await publishLocation(tx, ref, locationId);`,
       },
       {
         file: "rows/locations.ts",
@@ -123,23 +121,15 @@ const plants: readonly Plant[] = [
   },
   {
     name: "no lease for writers",
-    changes: [
-      {
-        file: "rows/reaper.ts",
-        from: `and([eb("state", "=", "pending"), eb("lease_until", "<", sql<Date>\`now()\`)])`,
-        to: `eb("state", "=", "pending")`,
-      },
-    ],
+    changes: [{ file: "rows/reaper.ts", from: `eb("lease_until", "<", sql<Date>\`now()\`),`, to: "" }],
   },
   {
     name: "published whatever its state is",
     changes: [
       {
         file: "rows/locations.ts",
-        from: `.where("state", "=", "pending")
-    .where("stored_digest", "is not", null)
-    .where("lease_until", ">", sql<Date>\`now()\`)`,
-        to: `.where("stored_digest", "is not", null)`,
+        from: "(state = 'pending' and stored_digest is not null and lease_until > now())",
+        to: "(stored_digest is not null)",
       },
     ],
   },
@@ -148,18 +138,11 @@ const plants: readonly Plant[] = [
     changes: [
       {
         file: "rows/locations.ts",
-        from: `lease_until: inSeconds(leaseSeconds),
-    })
+        from: `.set({ lease_until: inSeconds(leaseSeconds) })
     .where("id", "=", id)
-    .where("state", "=", "pending")
-    .executeTakeFirst();
-  return result.numUpdatedRows > 0n;`,
-        to: `lease_until: inSeconds(leaseSeconds),
-      state: "pending",
-    })
-    .where("id", "=", id)
-    .executeTakeFirst();
-  return result.numUpdatedRows > 0n;`,
+    .where("state", "=", "pending")`,
+        to: `.set({ lease_until: inSeconds(leaseSeconds), state: "pending" })
+    .where("id", "=", id)`,
       },
     ],
   },
@@ -168,15 +151,24 @@ const plants: readonly Plant[] = [
     changes: [
       {
         file: "rows/reaper.ts",
-        from: `.where("state", "=", "deleting")
-    .where(({ eb, or }) =>`,
-        to: `.where(sql<boolean>\`(state = 'deleting' or (state = 'pending' and lease_until < now()))\`)
-    .where(({ eb, or }) =>`,
+        from: `.set({ state: "deleting", state_since: sql<string>\`now()\` })
+    .where("id", "in", (query) =>`,
+        to: `.set({ damage: null })
+    .where("id", "in", (query) =>`,
       },
       {
         file: "rows/reaper.ts",
-        from: `and([eb("state", "=", "pending"), eb("lease_until", "<", sql<Date>\`now()\`)])`,
-        to: `eb("id", "<", 0)`,
+        from: `.where("state", "=", "deleting")
+    .where(({ eb, or }) =>`,
+        to: `.where(sql<boolean>\`(state = 'deleting' or state = 'retired' or (state = 'pending' and lease_until < now()))\`)
+    .where(({ eb, or }) =>`,
+      },
+      {
+        file: "reaper.ts",
+        from: `announce("objects deleted", { locationId: id });`,
+        to: `announce("objects deleted", { locationId: id });
+  await database.sql.updateTable("locations").set({ state: "deleting" }).where("id", "=", id)
+    .where("state", "in", ["pending", "retired"]).where((eb) => eb.or([eb("lease_until", "is", null), eb("lease_until", "<", new Date() as never)])).execute();`,
       },
     ],
   },
@@ -241,6 +233,17 @@ const plants: readonly Plant[] = [
         file: "object-store.ts",
         from: "if (again.locationId !== version.locationId) return",
         to: "if (again.locationId < 0) return",
+      },
+    ],
+  },
+  {
+    name: "a copy live before the pointer moves to it",
+    changes: [
+      {
+        file: "object-store.ts",
+        from: "if (!(await switchPointer(tx, version.ref, version.locationId, copy.locationId))) return false;",
+        to: `if (!(await makeLive(tx, copy.locationId))) throw leaseLost(copy.ref);
+    if (version !== undefined) return await switchPointer(tx, version.ref, version.locationId, copy.locationId);`,
       },
     ],
   },
