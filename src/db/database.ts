@@ -24,6 +24,8 @@ export interface Database extends AsyncDisposable {
   transaction<T>(work: (tx: Transaction) => Promise<T>, call: Call): Promise<T>;
   /** Waits for the advisory lock `name` (exclusive or shared) at most `timeoutMs`; `undefined` when it was not got. */
   lock(name: string, mode: "exclusive" | "shared", timeoutMs: number, call: Call): Promise<HeldLock | undefined>;
+  /** Who holds the advisory lock `name` just now: the names that they gave their locks when they opened the database. Free text of other programs. */
+  holdersOf(name: string): Promise<readonly string[]>;
 }
 
 export type DatabaseLocation =

@@ -60,9 +60,10 @@ export async function connectClient(
   endpoint: Endpoint,
   onError: (error: Error) => void,
   call: Call,
+  applicationName = "stowage",
 ): Promise<pg.Client> {
   return await withPatience(endpoint, call, async () => {
-    const client = new (clientClass(endpoint))({ application_name: "stowage" });
+    const client = new (clientClass(endpoint))({ application_name: applicationName });
     client.on("error", onError);
     try {
       await client.connect();

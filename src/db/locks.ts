@@ -1,12 +1,20 @@
 import { createHash } from "node:crypto";
+import { type Kysely, sql } from "kysely";
 import type { Client } from "pg";
 import { StowageError } from "../errors/index.ts";
 import { type Call, createCall, throwIfAborted } from "../runtime/index.ts";
 import type { HeldLock } from "./database.ts";
 import { connectClient, type Endpoint } from "./endpoint.ts";
 import { sqlStateOf, toStatementFailure } from "./failures.ts";
+import type { Tables } from "./tables.ts";
 
-export type LockMode = "exclusive" | "shared";
+interface LockRequest {
+  readonly name: string;
+  readonly mode: "exclusive" | "shared";
+  readonly timeoutMs: number;
+  /** For others who find it taken. */
+  readonly holder: string | undefined;
+}
 
 const HEARTBEAT_MS = 5_000;
 const HEARTBEAT_TIMEOUT_MS = 10_000;
@@ -18,17 +26,12 @@ const INT4_MAX = 2 ** 31 - 1;
  * lock lives exactly as long as the connection.
  * @returns `undefined` when others held it for all of `timeoutMs`
  */
-export async function acquireLock(
-  endpoint: Endpoint,
-  name: string,
-  mode: LockMode,
-  timeoutMs: number,
-  call: Call,
-): Promise<HeldLock | undefined> {
+export async function acquireLock(endpoint: Endpoint, request: LockRequest, call: Call): Promise<HeldLock | undefined> {
+  const { name, holder } = request;
   let onLoss = (_cause: Error): void => {};
-  const client = await connectClient(endpoint, (error) => onLoss(error), call);
+  const client = await connectClient(endpoint, (error) => onLoss(error), call, holder && asApplicationName(holder));
   client.on("end", () => onLoss(new Error("the connection ended")));
-  if (!(await waitForLock(client, endpoint, name, mode, timeoutMs, call))) {
+  if (!(await waitForLock(client, endpoint, request, call))) {
     await client.end();
     return undefined;
   }
@@ -67,9 +70,7 @@ export async function acquireLock(
 async function waitForLock(
   client: Client,
   endpoint: Endpoint,
-  name: string,
-  mode: LockMode,
-  timeoutMs: number,
+  { name, mode, timeoutMs }: LockRequest,
   call: Call,
 ): Promise<boolean> {
   const suffix = mode === "shared" ? "_shared" : "";
@@ -79,8 +80,8 @@ async function waitForLock(
   try {
     throwIfAborted(call);
     if (timeoutMs <= 0) {
-      const sql = `select pg_try_advisory_lock${suffix}($1) as got`;
-      const { rows } = await client.query<{ got: boolean }>(sql, [lockKey(name)]);
+      const text = `select pg_try_advisory_lock${suffix}($1) as got`;
+      const { rows } = await client.query<{ got: boolean }>(text, [lockKey(name)]);
       return rows[0]?.got === true;
     }
     await client.query("select set_config('lock_timeout', $1, false)", [
@@ -96,6 +97,26 @@ async function waitForLock(
   } finally {
     call.signal.removeEventListener("abort", cancel);
   }
+}
+
+/** See {@link Database.holdersOf}. Locks of a 64-bit key stand in the server's view with its two halves and a 1. */
+export async function findHolders(queries: Kysely<Tables>, name: string): Promise<readonly string[]> {
+  const key = lockKey(name);
+  const { rows } = await sql<{ holder: string | null; pid: number }>`
+    select nullif(activity.application_name, '') as holder, locks.pid
+    from pg_locks locks left join pg_stat_activity activity on activity.pid = locks.pid
+    where locks.locktype = 'advisory' and locks.granted and locks.objsubid = 1
+      and locks.database = (select oid from pg_database where datname = current_database())
+      and (locks.classid::bigint << 32 | locks.objid::bigint) = ${key}::bigint
+    order by 1, 2`.execute(queries);
+  return rows.map(({ holder, pid }) => holder ?? `the database server's process ${pid}`);
+}
+
+const APPLICATION_NAME_BYTES_MAX = 63;
+
+/** The server cuts longer names, and replaces what is not ASCII by escapes that may be longer. */
+function asApplicationName(text: string): string {
+  return text.replaceAll(/[^\x20-\x7e]/g, "?").slice(0, APPLICATION_NAME_BYTES_MAX);
 }
 
 /** The first eight bytes of the name's SHA-256 as a signed 64-bit integer, in text. */

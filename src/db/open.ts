@@ -3,7 +3,7 @@ import type { Call } from "../runtime/index.ts";
 import type { Database, DatabaseLocation, HeldLock } from "./database.ts";
 import { useEmbeddedServer } from "./embedded/index.ts";
 import { createPool } from "./endpoint.ts";
-import { acquireLock } from "./locks.ts";
+import { acquireLock, findHolders } from "./locks.ts";
 import { migrate, migrations } from "./migrations/index.ts";
 import type { Tables } from "./tables.ts";
 import { runTransaction } from "./transactions.ts";
@@ -12,6 +12,8 @@ import { openServerEndpoint } from "./url.ts";
 export interface DatabaseOptions {
   /** Connections for statements and transactions; each held lock has one more. Default: the location's own, else 8. */
   readonly connectionsMax?: number;
+  /** How others are told who holds a lock of this database: `stowage analyze 1234@host`. At most 63 bytes are kept. */
+  readonly applicationName?: string;
 }
 
 /**
@@ -45,7 +47,7 @@ export async function openDatabase(
     description: endpoint.description,
     transaction: (work, under) => runTransaction(sql, work, under),
     async lock(name, mode, timeoutMs, under) {
-      const held = await acquireLock(endpoint, name, mode, timeoutMs, under);
+      const held = await acquireLock(endpoint, { name, mode, timeoutMs, holder: options.applicationName }, under);
       if (held === undefined) return undefined;
       const registered: HeldLock = {
         signal: held.signal,
@@ -57,6 +59,7 @@ export async function openDatabase(
       locks.add(registered);
       return registered;
     },
+    holdersOf: (name) => findHolders(sql, name),
   };
   await migrate(database, migrations, call);
   const opened = opening.move();

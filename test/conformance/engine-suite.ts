@@ -234,6 +234,31 @@ export function engineSuite(name: string, start: () => Promise<EngineUnderTest>)
         expect([await attempt("exclusive"), await attempt("shared")]).toEqual([true, true]);
       });
 
+      test("whoever finds a lock taken learns by whom", async () => {
+        const long = `stowage ${"x".repeat(100)}`;
+        const names = ["stowage analyze 12@host", "stowage \u00e4\u0000", long];
+        const others = await Promise.all(
+          names.map((applicationName) => openDatabase(engine.location, { applicationName }, call)),
+        );
+        try {
+          for (const other of others) await other.lock("suite", "shared", 0, call);
+          await using _ = await database.lock("suite, another", "exclusive", 0, call);
+          const holders = await database.holdersOf("suite");
+          expect(holders.toSorted()).toEqual(["stowage ??", "stowage analyze 12@host", long.slice(0, 63)].toSorted());
+          expect(await database.holdersOf("suite, another")).toEqual(["stowage"]);
+          // Who only waits holds nothing.
+          const abort = new AbortController();
+          const waiting = database.lock("suite", "exclusive", 60_000, createCall({ signal: abort.signal }));
+          await waiters(database, 1);
+          expect(await database.holdersOf("suite")).toHaveLength(3);
+          abort.abort();
+          await expect(waiting).rejects.toMatchObject({ code: "INPUT_INTERRUPTED" });
+        } finally {
+          for (const other of others) await other[Symbol.asyncDispose]();
+        }
+        expect(await database.holdersOf("suite")).toEqual([]);
+      });
+
       test("waiting ends with the lock, with the time, or with the call", async () => {
         const held = await database.lock("suite", "exclusive", 0, call);
         expect(await database.lock("suite", "exclusive", 20, call)).toBeUndefined();
@@ -413,6 +438,7 @@ const columns: Readonly<Record<keyof Tables, string>> = {
   scrubs:
     "id bigint, started_at time, ended_at time?, share double precision, seed integer, backend_id integer?, after_key text, objects bigint, bytes bigint",
   verified_pairs: "blob_digest text, diff_id text, blob_bytes bigint, layer_bytes bigint, verified_at time",
+  write_redirects: "backend_id integer, bucket text, to_backend_id integer, migration_id integer",
 };
 
 const catalogue = Object.entries(columns).flatMap(([table, text]) =>
