@@ -140,6 +140,8 @@ export interface Application extends AsyncDisposable {
 }
 
 export interface ApplicationOptions {
+  /** In a word or two, for other processes that have to wait for this one: `analyze`. */
+  readonly purpose: string;
   /** Which stores there are. The database is named by `database`, whatever the configuration says. */
   readonly configuration: Configuration;
   readonly database: DatabaseLocation;

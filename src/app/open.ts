@@ -20,6 +20,7 @@ import type {
 } from "./application.ts";
 import { sectionsOf } from "./sections.ts";
 import { StoreKeeper } from "./store-keeper.ts";
+import { nameOfProcess, type StoreShare, shareStore } from "./store-lock.ts";
 
 /** Until accounts come, everything belongs to this one. */
 const account = "admin";
@@ -37,9 +38,13 @@ export async function openApplication(options: ApplicationOptions, call: Call): 
   // Its failure is told where it is waited for.
   threads?.catch(() => {});
   opening.defer(async () => await (await threads)?.[Symbol.asyncDispose]());
-  const database = opening.use(await openDatabase(options.database, {}, call));
+  const applicationName = nameOfProcess(options.purpose);
+  const database = opening.use(await openDatabase(options.database, { applicationName }, call));
+  const sharing = shareStore(database, call);
+  sharing.catch(() => {});
+  opening.defer(async () => await (await sharing.catch(() => undefined))?.[Symbol.asyncDispose]());
   const store = await openObjectStore({ database, sections: await sectionsOf(options.configuration), guard });
-  const application = new OpenApplication(database, store, options, await threads);
+  const application = new OpenApplication(database, store, await sharing, options, await threads);
   opening.move();
   return application;
 }
@@ -57,6 +62,7 @@ type OpenStore = Awaited<ReturnType<typeof openObjectStore>>;
 class OpenApplication implements Application {
   readonly #database: Database;
   readonly #store: OpenStore;
+  readonly #share: StoreShare;
   readonly #images: Images;
   readonly #options: ApplicationOptions;
   readonly objectStorage: StoreKeeper;
@@ -64,8 +70,15 @@ class OpenApplication implements Application {
   #threads: LayerPool | undefined;
   #analyzer: Analyzer | undefined;
 
-  constructor(database: Database, store: OpenStore, options: ApplicationOptions, threads: LayerPool | undefined) {
+  constructor(
+    database: Database,
+    store: OpenStore,
+    share: StoreShare,
+    options: ApplicationOptions,
+    threads: LayerPool | undefined,
+  ) {
     this.#threads = threads;
+    this.#share = share;
     this.#database = database;
     this.#store = store;
     this.#images = new Images(database, store);
@@ -73,7 +86,9 @@ class OpenApplication implements Application {
     this.objectStorage = new StoreKeeper(database, store, account);
   }
 
-  async analyze(text: string, options: AnalyzeOptions, call: Call): Promise<AnalysisReport> {
+  async analyze(text: string, options: AnalyzeOptions, caller: Call): Promise<AnalysisReport> {
+    // What is stored while somebody migrates offline would stay where nothing is looked for afterwards.
+    const call = { ...caller, signal: AbortSignal.any([caller.signal, this.#share.signal]) };
     const { limits, credentials, temporaryDirectory } = this.#options;
     const { insecure, progress } = options;
     const platform = options.platform === undefined ? undefined : parsePlatform(options.platform);
@@ -167,6 +182,7 @@ class OpenApplication implements Application {
     await this.#threads?.[Symbol.asyncDispose]();
     await this.#analyzer?.[Symbol.asyncDispose]();
     await this.#store[Symbol.asyncDispose]();
+    await this.#share[Symbol.asyncDispose]();
     await this.#database[Symbol.asyncDispose]();
   }
 

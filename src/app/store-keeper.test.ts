@@ -32,6 +32,7 @@ afterAll(async () => {
 function open(configuration: Configuration = defaultConfiguration): Promise<Application> {
   return openApplication(
     {
+      purpose: "test",
       configuration,
       database: { kind: "embedded", dataDirectory: opened.dataDirectory },
       limits: defaultLimits,

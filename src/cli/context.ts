@@ -39,7 +39,7 @@ export interface Context extends Disposable {
 }
 
 /** @throws StowageError `CONFIG_INVALID` */
-export function createContext(options: GlobalOptions, host: Host, signal: AbortSignal): Context {
+export function createContext(command: string, options: GlobalOptions, host: Host, signal: AbortSignal): Context {
   const { environment } = host;
   const format = options.output ?? "table";
   const limits = parseLimits([...environment.limits, ...(options.limit ?? [])]);
@@ -70,8 +70,9 @@ export function createContext(options: GlobalOptions, host: Host, signal: AbortS
       const effective = await settings();
       warn(effective);
       const { configuration, database, temporaryDirectory } = effective;
+      const { credentials } = environment;
       return await host.openApplication(
-        { configuration, database, limits, temporaryDirectory, willAnalyze, credentials: environment.credentials },
+        { purpose: command, configuration, database, limits, temporaryDirectory, willAnalyze, credentials },
         call,
       );
     },

@@ -1,4 +1,4 @@
-import type { CommanderError } from "commander";
+import type { Command, CommanderError } from "commander";
 import { StowageError, toStowageError } from "../errors/index.ts";
 import { colorsFor } from "./colors.ts";
 import type { Host } from "./context.ts";
@@ -17,11 +17,15 @@ export async function runCommandLine(
   interrupted: AbortSignal,
 ): Promise<number> {
   let help = "";
+  let name = "";
   const program = createProgram(version, async (options, work) => {
     // Loaded when a command runs: help and version do without.
     const { createContext } = await import("./context.ts");
-    using context = createContext(options, host, interrupted);
+    using context = createContext(name, options, host, interrupted);
     await work(context);
+  });
+  program.hook("preAction", (_program, command) => {
+    name = nameOf(command);
   });
   for (const command of everyCommand(program)) {
     command.configureOutput({
@@ -58,6 +62,12 @@ export async function runCommandLine(
     report(failure, program.opts(), host);
     return failure.entry.exitCode;
   }
+}
+
+/** `image list` */
+function nameOf(command: Command): string {
+  const { parent } = command;
+  return parent?.parent ? `${nameOf(parent)} ${command.name()}` : command.name();
 }
 
 function writeHelp(stream: Host["stdout"], help: string, exitCode: number): number {

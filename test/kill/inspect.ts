@@ -79,6 +79,7 @@ function open(dataDirectory: string, temporaryDirectory: string): Promise<Applic
   const { credentials } = readEnvironment({});
   return openApplication(
     {
+      purpose: "test",
       configuration: defaultConfiguration,
       database: { kind: "embedded", dataDirectory },
       limits: defaultLimits,
