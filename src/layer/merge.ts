@@ -114,11 +114,7 @@ class TreeMerge {
     for (;;) {
       const least = leastKey(cursors);
       if (this.#pending) {
-        const below = new Set<number>();
-        for (const { layer, batch, at } of cursors) {
-          if (isBelow((batch[at] as LayerEntry).key, this.#pending.key)) below.add(layer);
-        }
-        this.#decide(this.#pending, below);
+        this.#decide(this.#pending, layersBelow(this.#pending.key, cursors));
         this.#pending = undefined;
       }
       this.#enter(least, cursors);
@@ -128,7 +124,7 @@ class TreeMerge {
   }
 
   finish(): MergedEntry[] {
-    if (this.#pending) this.#decide(this.#pending, new Set());
+    if (this.#pending) this.#decide(this.#pending, none);
     this.#pending = undefined;
     return this.#flush();
   }
@@ -147,11 +143,7 @@ class TreeMerge {
       const end = key.indexOf("\0", top === "" ? 0 : top.length + 1);
       if (end < 0) return;
       const parent = key.slice(0, end) as PathKey;
-      const below = new Set<number>();
-      for (const { layer, batch, at } of cursors) {
-        if (isBelow((batch[at] as LayerEntry).key, parent)) below.add(layer);
-      }
-      this.#decide({ key: parent, floor, entries: [] }, below);
+      this.#decide({ key: parent, floor, entries: [] }, layersBelow(parent, cursors));
     }
   }
 
@@ -170,16 +162,22 @@ class TreeMerge {
     return { key, floor: key === "" ? 0 : this.#top.floor, entries };
   }
 
-  /** Decides a path, top layer first, and enters it, so that what lies below knows which layers count there. */
-  #decide(place: Place, below: ReadonlySet<number>): void {
-    const { key, floor } = place;
-    const byLayer = new Map(place.entries.map(({ layer, entry }) => [layer, entry]));
-    const layers = [...new Set([...byLayer.keys(), ...below])].filter((layer) => layer >= floor).sort((a, b) => b - a);
+  /**
+   * Decides a path, top layer first, and enters it, so that what lies below knows which layers count there. `below` are the layers that have
+   * something below it, lowest first.
+   */
+  #decide({ key, floor, entries }: Place, below: readonly number[]): void {
+    let nextEntry = entries.length - 1;
+    let nextBelow = below.length - 1;
     let childFloor = floor;
     let directory: { node: LayerNode | undefined; layer: number } | undefined;
     let other: { node: LayerNode; layer: number } | undefined;
-    for (const layer of layers) {
-      const entry = byLayer.get(layer);
+    for (;;) {
+      const layer = Math.max(entries[nextEntry]?.layer ?? -1, below[nextBelow] ?? -1);
+      if (layer < floor || layer < 0) break;
+      const entry = entries[nextEntry]?.layer === layer ? entries[nextEntry--]?.entry : undefined;
+      const hasBelow = below[nextBelow] === layer;
+      if (hasBelow) nextBelow--;
       const node = this.#links.nodeOf(layer, key, entry?.node);
       if (node && node.type !== "dir") {
         if (!directory) other = { node, layer };
@@ -187,7 +185,7 @@ class TreeMerge {
         childFloor = Math.max(childFloor, layer + 1);
         break;
       }
-      if (node || below.has(layer) || entry?.isOpaque) {
+      if (node || hasBelow || entry?.isOpaque) {
         directory ??= { node: undefined, layer };
         if (node && !directory.node) directory = { node, layer };
       }
@@ -213,6 +211,19 @@ class TreeMerge {
   #noteHidden(key: PathKey, node: LayerNode): void {
     this.#notes.add(node.type === "symlink" ? "directory-hides-symlink" : "directory-replaces-file", pathText(key));
   }
+}
+
+const none: readonly number[] = [];
+
+/** Layers that have something below `key`, lowest first; nothing is allocated for the many paths that have nothing below them. */
+function layersBelow(key: PathKey, cursors: readonly Cursor[]): readonly number[] {
+  let layers: number[] | undefined;
+  for (const { layer, batch, at } of cursors) {
+    if (!isBelow((batch[at] as LayerEntry).key, key)) continue;
+    layers ??= [];
+    layers.push(layer);
+  }
+  return layers ?? none;
 }
 
 const impliedDirectory: LayerNode = {

@@ -44,14 +44,17 @@ function sequenceLength(bytes: Buffer, at: number): number {
 
 /** The text form of latin-1 bytes. */
 export function bytesToText(bytes: string): string {
-  for (let i = 0; i < bytes.length; i++) {
-    if (bytes.charCodeAt(i) >= 0x80) return decodePathText(Buffer.from(bytes, "latin1"));
-  }
-  return bytes;
+  return isAscii(bytes) ? bytes : decodePathText(Buffer.from(bytes, "latin1"));
+}
+
+function isAscii(text: string): boolean {
+  for (let i = 0; i < text.length; i++) if (text.charCodeAt(i) >= 0x80) return false;
+  return true;
 }
 
 /** The inverse of {@link bytesToText}. */
 export function textToBytes(text: string): string {
+  if (isAscii(text)) return text;
   let bytes = "";
   for (const character of text) {
     const point = character.codePointAt(0) as number;
