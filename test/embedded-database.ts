@@ -23,6 +23,7 @@ export async function startTestDatabase(): Promise<TestDatabase> {
     async clear() {
       for (const table of [
         "migration_moves",
+        "write_redirects",
         "scrubs",
         "objects",
         "locations",

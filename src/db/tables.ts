@@ -158,6 +158,15 @@ export interface MigrationMovesTable {
   updated_at: Timestamp;
 }
 
+/** objects: what would be written to one backend goes to another, whatever configurations say: an online migration empties it. */
+export interface WriteRedirectsTable {
+  backend_id: number;
+  /** `*` for all buckets that have no row of their own. */
+  bucket: string;
+  to_backend_id: number;
+  migration_id: number;
+}
+
 /** images: one row for each image of an account. Visible means it is here. */
 export interface ImagesTable {
   account: string;
@@ -257,6 +266,7 @@ export interface Tables {
   object_blobs: ObjectBlobsTable;
   migrations: MigrationsTable;
   migration_moves: MigrationMovesTable;
+  write_redirects: WriteRedirectsTable;
   scrubs: ScrubsTable;
   scrub_findings: ScrubFindingsTable;
   images: ImagesTable;

@@ -61,7 +61,7 @@ async function open(source: Stores, destination: Stores) {
     const archive = stores.archive === undefined ? workingSet : await store.copies.backendOf(stores.archive, call);
     return { workingSet, archive };
   };
-  const migrations = new Migrations(opened.database, store.copies);
+  const migrations = new Migrations(opened.database, store);
   const order = async (
     flags: Partial<SelectionFlags> = {},
     more: Partial<MigrationOrder> = {},
@@ -71,6 +71,7 @@ async function open(source: Stores, destination: Stores) {
     destination: { driver: "b", place: "there" },
     keepsSources: false,
     verify: "readback",
+    isOnline: false,
     files: ["a.yaml", "b.yaml"],
     ...more,
   });
@@ -367,5 +368,95 @@ describe("honesty", () => {
     await using both = await open({ workingSet: database }, { workingSet: files("one") });
     const id = await both.migrations.plan(await both.order(), "test", call);
     expect(await both.migrations.run(id, pace, call)).toMatchObject({ state: "complete", objects: 0 });
+  });
+});
+
+describe("online", () => {
+  test("new objects go to the destination, what was being written is caught up with, and nothing is left at the source", async () => {
+    await fill({ workingSet: files("one") }, 30);
+    await using both = await open({ workingSet: files("one") }, { workingSet: database });
+    // A process that was started before, with the old configuration and the destination beside it.
+    const sections = { workingSet: files("one"), others: [database] };
+    await using old = await openObjectStore({
+      database: opened.database,
+      sections,
+      retireGraceSeconds: 0,
+      lateSeconds: 0,
+    });
+    const early = await old.stage(refOf("b", 30), { open: async () => Readable.from([contentOf("b", 30)]) }, call);
+    const id = await both.migrations.plan(await both.order({}, { isOnline: true }), "test", call);
+    const phases = new Set<string>();
+    let waits = 0;
+    const online: MigrationPace = {
+      ...pace,
+      watch: ({ phase }) => phases.add(phase),
+      unready: async () => [],
+      clock: {
+        ...systemClock,
+        async sleep() {
+          // What was staged at the source before is published there while the migration waits for it.
+          if (++waits === 1) await opened.database.transaction((tx) => old.publish(tx, [early]), call);
+        },
+      },
+    };
+    const status = await both.migrations.run(id, online, call);
+    expect(status).toMatchObject({ state: "complete", objects: 31, counts: { done: { objects: 31 } } });
+    expect([...phases]).toContain("waiting for writers");
+    const late = await old.stage(refOf("b", 31), { open: async () => Readable.from([contentOf("b", 31)]) }, call);
+    await opened.database.transaction((tx) => old.publish(tx, [late]), call);
+    expect([await blobsOf("one"), await blobsInDatabase()]).toEqual([[], 32]);
+    await expectAllReadable(old, 32);
+  });
+
+  test("is refused while a process can't reach both stores, and changes nothing", async () => {
+    await fill({ workingSet: files("one") }, 3);
+    await using both = await open({ workingSet: files("one") }, { workingSet: database });
+    const id = await both.migrations.plan(await both.order({}, { isOnline: true }), "test", call);
+    const unready = async () => ["stowage serve 7@host"];
+    const failure = await failureOf(both.migrations.run(id, { ...pace, unready }, call));
+    expect(failure).toMatchObject({ code: "MIGRATION_STORE_IN_USE", details: { processes: ["stowage serve 7@host"] } });
+    expect((await blobsOf("one")).length).toBe(3);
+    expect(await opened.database.sql.selectFrom("write_redirects").selectAll().execute()).toEqual([]);
+  });
+
+  test("a migration back takes the redirection away", async () => {
+    await fill({ workingSet: files("one") }, 3);
+    await using there = await open({ workingSet: files("one") }, { workingSet: database });
+    const id = await there.migrations.plan(await there.order({}, { isOnline: true }), "test", call);
+    await there.migrations.run(id, { ...pace, unready: async () => [] }, call);
+    await using back = await open({ workingSet: database }, { workingSet: files("one") });
+    await back.migrations.run(await back.migrations.plan(await back.order(), "test", call), pace, call);
+    await fill({ workingSet: files("one") }, 5);
+    expect([(await blobsOf("one")).length >= 5, await blobsInDatabase()]).toEqual([true, 0]);
+  });
+
+  test("sources stay for the grace period of readers", async () => {
+    await fill({ workingSet: files("one") }, 3);
+    await using both = await open({ workingSet: files("one") }, { workingSet: database });
+    const sections = { workingSet: database, others: [files("one")] };
+    await using patient = await openObjectStore({
+      database: opened.database,
+      sections,
+      retireGraceSeconds: 60,
+      lateSeconds: 0,
+    });
+    const migrations = new Migrations(opened.database, patient);
+    const id = await migrations.plan(await both.order({}, { isOnline: true }), "test", call);
+    let waits = 0;
+    const held: number[] = [];
+    const clock = {
+      ...systemClock,
+      async sleep() {
+        held.push((await blobsOf("one")).length);
+        if (++waits < 3) return;
+        await sql`update locations set state_since = state_since - interval '61 seconds' where state = 'retired'`.execute(
+          opened.database.sql,
+        );
+      },
+    };
+    const status = await migrations.run(id, { ...pace, clock, unready: async () => [] }, call);
+    expect(status.state).toBe("complete");
+    expect(held.slice(0, 3)).toEqual([3, 3, 3]);
+    expect(await blobsOf("one")).toEqual([]);
   });
 });

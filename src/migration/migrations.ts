@@ -1,6 +1,6 @@
-import type { Database, HeldLock, MigrationState } from "../db/index.ts";
+import type { Database, HeldLock, MigrationState, MoveState } from "../db/index.ts";
 import { StowageError } from "../errors/index.ts";
-import type { Copies } from "../objects/index.ts";
+import type { Copies, ObjectStore, StoreMaintenance } from "../objects/index.ts";
 import { announce, type Call, type Clock, throwIfAborted } from "../runtime/index.ts";
 import { Mover } from "./mover.ts";
 import { unfinished } from "./moves.ts";
@@ -33,6 +33,8 @@ export interface MigrationOrder {
   readonly destination: PlaceName;
   readonly keepsSources: boolean;
   readonly verify: "readback" | "checksum";
+  /** Others read and write meanwhile: new objects go to the destination from the start, sources stay until the grace period of readers is over. */
+  readonly isOnline: boolean;
   readonly files: readonly [source: string, destination: string];
 }
 
@@ -45,11 +47,13 @@ export interface MigrationPace {
   /** How often what could not go on is tried again before the end. */
   readonly passesMax: number;
   readonly watch: (snapshot: MigrationSnapshot) => void;
+  /** Names the processes that have the store open and cannot reach all of these backends. Asked for an online migration only. */
+  readonly unready?: (backendIds: readonly number[], call: Call) => Promise<readonly string[]>;
 }
 
 export interface MigrationSnapshot {
   readonly id: number;
-  readonly phase: "planning" | "moving" | "trying again" | "ended";
+  readonly phase: "planning" | "moving" | "trying again" | "waiting for writers" | "waiting for readers" | "ended";
   readonly objects: number;
   readonly bytes: number;
   /** At their destination, or superseded. */
@@ -64,17 +68,24 @@ export interface MigrationStatus extends MigrationRecord {
 }
 
 const retryDelaysMs = [1000, 5000];
+/** Between two looks at what others are doing. */
+const waitMs = 1000;
+const reapedAtOnce = 1000;
+const archiveBucket = "analysis_archive";
+const unmoved = ["planned", "copied", "verified"] as const;
 /** After an interrupt, what is under way gets so long to come to its end. */
 const endingMs = 30_000;
 
 /** Migrations of objects between backends, and their journal. */
 export class Migrations {
   readonly #database: Database;
+  readonly #store: Pick<ObjectStore, "reap"> & Pick<StoreMaintenance, "copies">;
   readonly #copies: Copies;
 
-  constructor(database: Database, copies: Copies) {
+  constructor(database: Database, store: Pick<ObjectStore, "reap"> & Pick<StoreMaintenance, "copies">) {
     this.#database = database;
-    this.#copies = copies;
+    this.#store = store;
+    this.#copies = store.copies;
   }
 
   preview(selection: Selection): Promise<readonly SelectedGroup[]> {
@@ -119,6 +130,9 @@ export class Migrations {
       const { source, destination } = order;
       const planned = await insertMigration(tx, { source, destination, options: optionsOf(order), executor });
       await planMoves(tx, planned, order.selection);
+      const { destinationBackendId, archiveBackendId } = order.selection;
+      // Of an online migration the other way: what is to receive objects must not send new ones away.
+      await this.#copies.clearRedirectsFrom(tx, [destinationBackendId, archiveBackendId]);
       await recordTotals(tx.sql, planned);
       return planned;
     }, call);
@@ -136,7 +150,7 @@ export class Migrations {
     await using lock = await this.#lock(id, call);
     const record = await this.get(id);
     if (record.state === "complete" || record.state === "cancelled") return record;
-    const { selection, keepsSources, verify } = record.options;
+    const { selection, keepsSources, verify, isOnline } = record.options;
     await this.#copies.open(
       [...new Set([selection.sourceBackendId, selection.destinationBackendId, selection.archiveBackendId])],
       call,
@@ -144,16 +158,13 @@ export class Migrations {
     await setMigrationState(this.#database.sql, id, "running", pace.executor);
     const done = progressOf(record, pace);
     const ending = endingAfter(call, lock);
-    const options = { keepsSources, verify, isExclusive: true, moved: done.moved };
+    const options = { keepsSources, verify, isExclusive: !isOnline, moved: done.moved };
     const speed = new Pace(pace.clock, pace.concurrency, pace.bytesPerSecondMax);
     const mover = new Mover(this.#database, this.#copies, id, options, speed, call.signal, ending.call);
     try {
-      for (let pass = 1; pass <= pace.passesMax; pass++) {
-        done.phase(pass === 1 ? "moving" : "trying again");
-        await mover.pass();
-        if (call.signal.aborted || (await this.#left(id)) === 0) break;
-        if (pass < pace.passesMax) await pace.clock.sleep(retryDelaysMs[pass - 1] ?? 5000, call).catch(() => {});
-      }
+      if (isOnline) await this.#redirect(record, pace, call);
+      await this.#passes(id, mover, pace, done, call);
+      if (isOnline) await this.#catchUp(record, mover, pace, done, call);
     } finally {
       ending.stop();
       await this.#end(id).catch((error: unknown) => call.log.warn({ err: error }, "migration's end not recorded"));
@@ -161,6 +172,71 @@ export class Migrations {
     throwIfAborted(call);
     done.phase("ended");
     return await this.get(id);
+  }
+
+  async #passes(id: number, mover: Mover, pace: MigrationPace, done: ProgressKeeper, call: Call): Promise<void> {
+    for (let pass = 1; pass <= pace.passesMax; pass++) {
+      done.phase(pass === 1 ? "moving" : "trying again");
+      await mover.pass();
+      if (call.signal.aborted || (await this.#left(id, unmoved)) === 0) return;
+      if (pass < pace.passesMax) await pace.clock.sleep(retryDelaysMs[pass - 1] ?? 5000, call).catch(() => {});
+    }
+  }
+
+  /** New objects go to the destination, once everybody can reach it. */
+  async #redirect({ id, options }: MigrationRecord, pace: MigrationPace, call: Call): Promise<void> {
+    const { sourceBackendId, destinationBackendId, archiveBackendId, buckets } = options.selection;
+    const unready = await pace.unready?.([sourceBackendId, destinationBackendId, archiveBackendId], call);
+    if (unready !== undefined && unready.length > 0) {
+      throw new StowageError(
+        "MIGRATION_STORE_IN_USE",
+        { processes: unready },
+        {
+          hint: "they do not know both stores: add the destination to services.catalog.other_object_stores of their configuration and start them again",
+        },
+      );
+    }
+    const to = (bucket: string) => (bucket === archiveBucket ? archiveBackendId : destinationBackendId);
+    const redirects = (buckets ?? ["*", archiveBucket])
+      .map((bucket) => ({ backendId: sourceBackendId, bucket, toBackendId: to(bucket) }))
+      .filter(({ toBackendId }) => toBackendId !== sourceBackendId);
+    await this.#database.transaction((tx) => this.#copies.setRedirects(tx, id, redirects), call);
+    announce("migration redirected", { id });
+  }
+
+  /** Until nothing is left at the source: what was written there before writers knew better, and what readers may still read. */
+  async #catchUp(
+    record: MigrationRecord,
+    mover: Mover,
+    pace: MigrationPace,
+    done: ProgressKeeper,
+    call: Call,
+  ): Promise<void> {
+    const { id } = record;
+    const selection = selectionFrom(record.options);
+    while (!call.signal.aborted) {
+      const writers = await this.#copies.countWriters(selection.sourceBackendId);
+      const added = await this.#database.transaction(async (tx) => {
+        const planned = await planMoves(tx, id, selection);
+        if (planned > 0) await recordTotals(tx.sql, id);
+        return planned;
+      }, call);
+      if (added > 0) {
+        done.planned(await this.get(id));
+        await this.#passes(id, mover, pace, done, call);
+      }
+      // Writers that were counted before the plan may have published since; those after it know the redirection.
+      if (added === 0 && writers === 0) break;
+      done.phase("waiting for writers");
+      await pace.clock.sleep(waitMs, call).catch(() => {});
+    }
+    while (!call.signal.aborted && (await this.#left(id, ["switched"])) > 0) {
+      done.phase("waiting for readers");
+      const { failures } = await this.#store.reap(reapedAtOnce, call);
+      for (const { backend, error } of failures) call.log.warn({ err: error, backend }, "source not deleted");
+      await mover.finish();
+      if ((await this.#left(id, ["switched"])) > 0) await pace.clock.sleep(waitMs, call).catch(() => {});
+    }
   }
 
   /** Ends a migration where it is: what has been switched stays at the destination, all else at the source. */
@@ -193,7 +269,10 @@ export class Migrations {
       const ids = moves.map((move) => move.sourceLocationId);
       await this.#database.transaction((tx) => advanceMoves(tx, id, ids, "switched", "done"), call);
     }
-    await setMigrationState(this.#database.sql, id, "cancelled");
+    await this.#database.transaction(async (tx) => {
+      await this.#copies.clearRedirectsOf(tx, id);
+      await setMigrationState(tx.sql, id, "cancelled");
+    }, call);
     return await this.get(id);
   }
 
@@ -201,9 +280,9 @@ export class Migrations {
     return { ...record, counts: await countMoves(this.#database, record.id) };
   }
 
-  async #left(id: number): Promise<number> {
+  async #left(id: number, states: readonly MoveState[] = unfinished): Promise<number> {
     const counts = await countMoves(this.#database, id);
-    return unfinished.reduce((sum, state) => sum + counts[state].objects, 0);
+    return states.reduce((sum, state) => sum + counts[state].objects, 0);
   }
 
   /** Says what is true: complete only when every move has come to its end. */
@@ -225,7 +304,15 @@ export class Migrations {
   }
 }
 
-function optionsOf({ selection, keepsSources, verify, files }: MigrationOrder): MigrationOptions {
+function selectionFrom({ selection: { since, until, ...rest } }: MigrationOptions): Selection {
+  return {
+    ...rest,
+    ...(since === undefined ? {} : { since: new Date(since) }),
+    ...(until === undefined ? {} : { until: new Date(until) }),
+  };
+}
+
+function optionsOf({ selection, keepsSources, verify, isOnline, files }: MigrationOrder): MigrationOptions {
   const { since, until, ...rest } = selection;
   return {
     selection: {
@@ -235,6 +322,7 @@ function optionsOf({ selection, keepsSources, verify, files }: MigrationOrder): 
     },
     keepsSources,
     verify,
+    isOnline,
     files,
   };
 }
@@ -272,14 +360,21 @@ function endingAfter(call: Call, lock: HeldLock): { readonly call: Call; stop():
   };
 }
 
-function progressOf(record: MigrationStatus, pace: MigrationPace) {
+interface ProgressKeeper {
+  phase(now: MigrationSnapshot["phase"]): void;
+  planned(totals: { readonly objects: number; readonly bytes: number }): void;
+  moved(objects: number, bytes: number, failed: number): void;
+}
+
+function progressOf(record: MigrationStatus, pace: MigrationPace): ProgressKeeper {
   const { counts } = record;
   let phase: MigrationSnapshot["phase"] = "moving";
   let objectsDone = counts.switched.objects + counts.done.objects + counts.superseded.objects;
   let bytesDone = counts.switched.bytes + counts.done.bytes + counts.superseded.bytes;
   let failures = 0;
+  const { id } = record;
+  let { objects, bytes } = record;
   const tell = () => {
-    const { id, objects, bytes } = record;
     pace.watch({ id, phase, objects, bytes, objectsDone, bytesDone, failures });
   };
   return {
@@ -287,9 +382,14 @@ function progressOf(record: MigrationStatus, pace: MigrationPace) {
       phase = now;
       tell();
     },
-    moved(objects: number, bytes: number, failed: number) {
-      objectsDone += objects;
-      bytesDone += bytes;
+    planned(totals) {
+      objects = totals.objects;
+      bytes = totals.bytes;
+      tell();
+    },
+    moved(movedObjects, movedBytes, failed) {
+      objectsDone += movedObjects;
+      bytesDone += movedBytes;
       failures += failed;
       tell();
     },

@@ -49,6 +49,11 @@ export class Mover {
     this.#call = call;
   }
 
+  /** Notes which sources the reaper has deleted meanwhile. */
+  async finish(): Promise<void> {
+    await this.#each("switched", (moves) => this.#finish(moves));
+  }
+
   /** One pass over everything that has not come to its end: first what was begun before, then the rest. */
   async pass(): Promise<void> {
     await this.#each("switched", (moves) => this.#finish(moves));
@@ -185,9 +190,10 @@ export class Mover {
 
   /** Deletes what was left, or sees that the reaper has done so. */
   async #finish(moves: readonly Move[]): Promise<void> {
-    if (!this.#options.isExclusive) return;
     const ids = moves.map((move) => move.sourceLocationId);
-    const { gone, failures } = await this.#copies.deleteAtOnce(ids, this.#call);
+    const { gone, failures } = this.#options.isExclusive
+      ? await this.#copies.deleteAtOnce(ids, this.#call)
+      : { gone: await this.#copies.gone(ids), failures: new Map<number, StowageError>() };
     await this.#database.transaction(async (tx) => {
       await advanceMoves(tx, this.#id, gone, "switched", "done");
       const noted = [...failures].map(([sourceLocationId, error]) => ({ sourceLocationId, error }));

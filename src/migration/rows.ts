@@ -15,6 +15,8 @@ export interface MigrationOptions {
   readonly selection: Omit<Selection, "since" | "until"> & { readonly since?: string; readonly until?: string };
   readonly keepsSources: boolean;
   readonly verify: "readback" | "checksum";
+  /** Others read and write meanwhile. */
+  readonly isOnline: boolean;
   /** Paths of the configuration files that it was ordered with. */
   readonly files: readonly [source: string, destination: string];
 }

@@ -10,15 +10,21 @@ import { formatHeader } from "./envelope.ts";
 import { createPhysicalKey } from "./physical-key.ts";
 import { deleteAtOnce } from "./reaper.ts";
 import {
+  clearRedirectsFrom,
+  clearRedirectsOf,
+  countWriters,
   findLocated,
   type IntendedCopy,
   insertCopies,
   type LocatedObject,
+  type Redirect,
   recordCopies,
   releaseCopies,
+  setRedirects,
   switchPointers,
 } from "./rows/copies.ts";
 import type { Located } from "./rows/locations.ts";
+import { notDeleted } from "./rows/reaper.ts";
 import { verifiedContent, WrongBytes } from "./verified-body.ts";
 import { rewrittenBody, type Written, writtenBody } from "./written-body.ts";
 
@@ -159,6 +165,30 @@ export class Copies {
 
   release(tx: Transaction, locationIds: readonly number[]): Promise<void> {
     return releaseCopies(tx, locationIds);
+  }
+
+  /** Which of these have gone from their backends, whoever deleted them. */
+  async gone(locationIds: readonly number[]): Promise<readonly number[]> {
+    const left = new Set(await notDeleted(this.#database, locationIds));
+    return locationIds.filter((id) => !left.has(id));
+  }
+
+  /** From now on, whoever would write to a backend writes to another. */
+  setRedirects(tx: Transaction, migrationId: number, redirects: readonly Redirect[]): Promise<void> {
+    return setRedirects(tx, migrationId, redirects);
+  }
+
+  clearRedirectsFrom(tx: Transaction, backendIds: readonly number[]): Promise<void> {
+    return clearRedirectsFrom(tx, backendIds);
+  }
+
+  clearRedirectsOf(tx: Transaction, migrationId: number): Promise<void> {
+    return clearRedirectsOf(tx, migrationId);
+  }
+
+  /** Writers at work at a backend just now. */
+  countWriters(backendId: number): Promise<number> {
+    return countWriters(this.#database, backendId);
   }
 
   /** Deletes what was retired, without a grace period: the caller knows that nobody reads. Returns those that are gone, and why others are not. */

@@ -86,12 +86,14 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
   }
 
   async stage(ref: ObjectRef, body: ObjectBody, call: Call): Promise<StagedObject> {
-    const backend = this.#backends.for(ref.bucket);
-    const driver = await backend.forWriting(call);
+    const configured = this.#backends.for(ref.bucket);
+    await configured.forWriting(call);
     const physicalKey = createPhysicalKey();
-    const location = { backendId: backend.id, physicalKey, ref, writer: randomUUID() };
-    const locationId = await insertPending(this.#database, location, this.#leaseSeconds);
+    const location = { backendId: configured.id, physicalKey, ref, writer: randomUUID() };
+    const { id: locationId, backendId } = await insertPending(this.#database, location, this.#leaseSeconds);
     announce("objects intended", { locationId });
+    const backend = await this.#backends.of(backendId, call);
+    const driver = await backend.forWriting(call);
     const lease = this.#keepLease(ref, locationId, call);
     try {
       const { account, bucket, key } = ref;
@@ -202,12 +204,17 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
   }
 
   async elsewhere(): Promise<readonly Elsewhere[]> {
-    const counts = await objectsByBackend(this.#database);
     const targets = [this.#backends.workingSet.id, this.#backends.archive.id];
     const configured = new Set(this.#backends.all.map(({ id }) => id));
-    return [...(await this.#places())].flatMap(([id, place]) => {
+    const others = [...(await this.#places())].filter(([id]) => !targets.includes(id));
+    // To count all objects takes long where there are many; usually there are none at other places.
+    const counts = await objectsByBackend(
+      this.#database,
+      others.map(([id]) => id),
+    );
+    return others.flatMap(([id, place]) => {
       const objects = counts.get(id) ?? 0;
-      return objects === 0 || targets.includes(id) ? [] : [{ place, isConfigured: configured.has(id), objects }];
+      return objects === 0 ? [] : [{ place, isConfigured: configured.has(id), objects }];
     });
   }
 

@@ -51,6 +51,15 @@ export const migrationJournal: Migration = {
       create unique index migration_moves_unfinished on migration_moves (source_location_id)
       where state in ('planned', 'copied', 'verified', 'switched')`.execute(db);
     await sql`
+      create table write_redirects (
+        backend_id integer not null references backends (id) on delete cascade,
+        bucket text not null,
+        to_backend_id integer not null references backends (id) on delete cascade,
+        migration_id integer not null references migrations (id) on delete cascade,
+        primary key (backend_id, bucket),
+        check (backend_id <> to_backend_id)
+      )`.execute(db);
+    await sql`
       alter table locations add column migration_id integer references migrations (id),
         add check (migration_id is null or state = 'pending')`.execute(db);
     await sql`create index locations_by_migration on locations (migration_id) where migration_id is not null`.execute(

@@ -90,10 +90,15 @@ export async function mergeBackends(database: Database, id: number, alias: Backe
   });
 }
 
-/** How many objects lie at each backend. */
-export async function objectsByBackend(database: Database): Promise<ReadonlyMap<number, number>> {
+/** How many objects lie at each of these backends. */
+export async function objectsByBackend(
+  database: Database,
+  ids: readonly number[],
+): Promise<ReadonlyMap<number, number>> {
+  if (ids.length === 0) return new Map();
   const rows = await database.sql
     .selectFrom("locations")
+    .where("backend_id", "in", ids)
     .where("state", "=", "live")
     .groupBy("backend_id")
     .select(({ fn }) => ["backend_id", fn.countAll<number>().as("count")])

@@ -131,3 +131,60 @@ export async function releaseCopies(tx: Transaction, ids: readonly number[]): Pr
     update locations set migration_id = null, lease_until = now()
     where id = any(${ids}::bigint[]) and state = 'pending'`.execute(tx.sql);
 }
+
+/** A place whose new objects go elsewhere. `*` is every bucket without a line of its own. */
+export interface Redirect {
+  readonly backendId: number;
+  readonly bucket: string;
+  readonly toBackendId: number;
+}
+
+/** From now on, whoever would write there writes elsewhere; what led away from those places leads there no longer. */
+export async function setRedirects(
+  tx: Transaction,
+  migrationId: number,
+  redirects: readonly Redirect[],
+): Promise<void> {
+  for (const { backendId, bucket, toBackendId } of redirects) {
+    const values = { to_backend_id: toBackendId, migration_id: migrationId };
+    await tx.sql
+      .insertInto("write_redirects")
+      .values({ backend_id: backendId, bucket, ...values })
+      .onConflict((conflict) => conflict.columns(["backend_id", "bucket"]).doUpdateSet(values))
+      .execute();
+  }
+}
+
+/** What is to receive objects must not send new ones away. */
+export async function clearRedirectsFrom(tx: Transaction, backendIds: readonly number[]): Promise<void> {
+  await tx.sql.deleteFrom("write_redirects").where("backend_id", "in", backendIds).execute();
+}
+
+export async function clearRedirectsOf(tx: Transaction, migrationId: number): Promise<void> {
+  await tx.sql.deleteFrom("write_redirects").where("migration_id", "=", migrationId).execute();
+}
+
+/** Where what a configuration sends to these backends really goes. */
+export async function readRedirects(database: Database, backendIds: readonly number[]): Promise<readonly Redirect[]> {
+  const rows = await database.sql
+    .selectFrom("write_redirects")
+    .selectAll()
+    .where("backend_id", "in", backendIds)
+    .orderBy("backend_id")
+    .orderBy("bucket")
+    .execute();
+  return rows.map((row) => ({ backendId: row.backend_id, bucket: row.bucket, toBackendId: row.to_backend_id }));
+}
+
+/** Writers at work at a backend on objects that would lie there: their leases hold, and nobody moves them. */
+export async function countWriters(database: Database, backendId: number): Promise<number> {
+  const { count } = await database.sql
+    .selectFrom("locations")
+    .where("backend_id", "=", backendId)
+    .where("state", "=", "pending")
+    .where("migration_id", "is", null)
+    .where("lease_until", ">", sql<Date>`now()`)
+    .select(({ fn }) => fn.countAll<number>().as("count"))
+    .executeTakeFirstOrThrow();
+  return count;
+}

@@ -6,6 +6,10 @@ import type { ObjectRef, ObjectVersion } from "../store.ts";
 import type { Recorded } from "../verified-body.ts";
 import type { Written } from "../written-body.ts";
 
+/**
+ * Registers a place for a body, before its bytes. An online migration may have ordered that what goes to this backend goes to another: then that one
+ * is returned.
+ */
 export async function insertPending(
   database: Database,
   location: {
@@ -15,24 +19,19 @@ export async function insertPending(
     readonly writer: string;
   },
   leaseSeconds: number,
-): Promise<number> {
+): Promise<{ readonly id: number; readonly backendId: number }> {
   const { backendId, physicalKey, ref, writer } = location;
-  const { id } = await database.sql
-    .insertInto("locations")
-    .values({
-      backend_id: backendId,
-      physical_key: physicalKey,
-      account: ref.account,
-      bucket: ref.bucket,
-      object_key: ref.key,
-      state: "pending",
-      state_since: sql<string>`now()`,
-      writer,
-      lease_until: inSeconds(leaseSeconds),
-    })
-    .returning("id")
-    .executeTakeFirstOrThrow();
-  return id;
+  const { rows } = await sql<{ id: number; backend_id: number }>`
+    insert into locations (backend_id, physical_key, account, bucket, object_key, state, state_since, writer, lease_until)
+    values (
+      coalesce((
+        select to_backend_id from write_redirects where backend_id = ${backendId} and bucket in (${ref.bucket}, '*')
+        order by bucket = '*' limit 1), ${backendId}),
+      ${physicalKey}, ${ref.account}, ${ref.bucket}, ${ref.key}, 'pending', now(), ${writer}, ${inSeconds(leaseSeconds)})
+    returning id, backend_id`.execute(database.sql);
+  const row = rows[0];
+  if (row === undefined) throw new TypeError("a location was not inserted");
+  return { id: row.id, backendId: row.backend_id };
 }
 
 /** Renews the lease; false when the location is no longer pending. */
