@@ -20,7 +20,7 @@ import type {
 } from "./application.ts";
 import { sectionsOf } from "./sections.ts";
 import { StoreKeeper } from "./store-keeper.ts";
-import { nameOfProcess, type StoreShare, shareStore } from "./store-lock.ts";
+import { nameOfProcess, type StoreShare, shareBackends, shareStore } from "./store-lock.ts";
 
 /** Until accounts come, everything belongs to this one. */
 const account = "admin";
@@ -44,7 +44,9 @@ export async function openApplication(options: ApplicationOptions, call: Call): 
   sharing.catch(() => {});
   opening.defer(async () => await (await sharing.catch(() => undefined))?.[Symbol.asyncDispose]());
   const store = await openObjectStore({ database, sections: await sectionsOf(options.configuration), guard });
-  const application = new OpenApplication(database, store, await sharing, options, await threads);
+  const share = await sharing;
+  const reach = opening.use(await shareBackends(database, store.reachable, call));
+  const application = new OpenApplication(database, store, { share, reach }, options, await threads);
   opening.move();
   return application;
 }
@@ -63,6 +65,7 @@ class OpenApplication implements Application {
   readonly #database: Database;
   readonly #store: OpenStore;
   readonly #share: StoreShare;
+  readonly #reach: AsyncDisposable;
   readonly #images: Images;
   readonly #options: ApplicationOptions;
   readonly objectStorage: StoreKeeper;
@@ -73,12 +76,13 @@ class OpenApplication implements Application {
   constructor(
     database: Database,
     store: OpenStore,
-    share: StoreShare,
+    { share, reach }: { readonly share: StoreShare; readonly reach: AsyncDisposable },
     options: ApplicationOptions,
     threads: LayerPool | undefined,
   ) {
     this.#threads = threads;
     this.#share = share;
+    this.#reach = reach;
     this.#database = database;
     this.#store = store;
     this.#images = new Images(database, store);
@@ -182,6 +186,7 @@ class OpenApplication implements Application {
     await this.#threads?.[Symbol.asyncDispose]();
     await this.#analyzer?.[Symbol.asyncDispose]();
     await this.#store[Symbol.asyncDispose]();
+    await this.#reach[Symbol.asyncDispose]();
     await this.#share[Symbol.asyncDispose]();
     await this.#database[Symbol.asyncDispose]();
   }

@@ -77,3 +77,21 @@ export async function takeStore(database: Database, call: Call): Promise<HeldLoc
 export function storeHolders(database: Database): Promise<readonly string[]> {
   return database.holdersOf(name);
 }
+
+function backendLock(id: number): string {
+  return `object store backend ${id}`;
+}
+
+/** Says as long as it lives that this process can reach these backends. What lies in the database itself everybody reaches. */
+export async function shareBackends(database: Database, ids: readonly number[], call: Call): Promise<AsyncDisposable> {
+  const held = new AsyncDisposableStack();
+  for (const id of ids) held.use(await database.lock(backendLock(id), "shared", 0, call));
+  return held;
+}
+
+/** Processes that have the object store open and can't reach all of these backends. */
+export async function processesWithout(database: Database, ids: readonly number[]): Promise<readonly string[]> {
+  const processes = await storeHolders(database);
+  const reached = await Promise.all(ids.map((id) => database.holdersOf(backendLock(id))));
+  return processes.filter((each) => reached.some((holders) => !holders.includes(each)));
+}

@@ -85,6 +85,10 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
     this.copies = new Copies(options.database, backends, this.#lateSeconds);
   }
 
+  get reachable(): readonly number[] {
+    return this.#backends.all.filter(({ name }) => name !== "db").map(({ id }) => id);
+  }
+
   async stage(ref: ObjectRef, body: ObjectBody, call: Call): Promise<StagedObject> {
     const configured = this.#backends.for(ref.bucket);
     await configured.forWriting(call);

@@ -93,6 +93,8 @@ export interface RepairOptions {
 
 /** What keeps a store healthy. */
 export interface StoreMaintenance {
+  /** Backends that the configuration leads to, without what lies in the database itself. */
+  readonly reachable: readonly number[];
   /** Copies of objects at other backends, for migrations. */
   readonly copies: Copies;
   /** What is kept, where, and what the backends really hold; these are listed only when `look` is true. */
