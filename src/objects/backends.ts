@@ -128,16 +128,19 @@ export class Backend {
     this.#seenAtMs = performance.now();
   }
 
-  /** Whoever says that the marker is wrong may have looked at a row that another process of ours was just changing. */
+  /**
+   * Whoever says that the marker is wrong may have looked at a row that another process of ours was just changing, or have read a wrong byte: only
+   * twice is foreign.
+   */
   async #checkMarker(call: Call): Promise<{ readonly place: Place; readonly mark: string }> {
-    for (;;) {
+    for (let wrong = 0; ; ) {
       const place = await this.#place(call);
       try {
         return { place, mark: await checkMarker(place, call) };
       } catch (error) {
         const now = (await this.#place(call)).row;
         const isChanged = now.generation !== place.row.generation || now.nextToken !== place.row.nextToken;
-        if (!isCode(error, "BACKEND_FOREIGN") || !isChanged) throw error;
+        if (!isCode(error, "BACKEND_FOREIGN") || (!isChanged && ++wrong === 2)) throw error;
       }
     }
   }

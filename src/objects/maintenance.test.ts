@@ -258,6 +258,25 @@ describe("markers", () => {
     });
   });
 
+  test("a marker that is read wrong once is no stranger's", async () => {
+    await using before = await open(files("one"));
+    await put(before, ref, Buffer.from("x"));
+    let reads = 0;
+    const opener: DriverOpener = {
+      ...(localfsDriver as DriverOpener),
+      open: async (config, surroundings, under) => {
+        const driver = await localfsDriver.open(config as never, surroundings, under);
+        const get = driver.get.bind(driver);
+        driver.get = (...args) => (reads++ === 0 ? Promise.resolve(Readable.from([Buffer.from("{")])) : get(...args));
+        return driver;
+      },
+    };
+    await using store = await open({ ...files("one"), opener });
+    await put(store, ref, Buffer.from("y"));
+    expect(reads).toBeGreaterThan(1);
+    expect(await read(store, ref)).toBe("y");
+  });
+
   test("an emptied backend is not taken for a new one", async () => {
     await using store = await open(files("one"));
     await put(store, ref, Buffer.from("x"));
