@@ -1,4 +1,5 @@
 import type { Database } from "../db/index.ts";
+import { StowageError } from "../errors/index.ts";
 import { type ImageRecord, listDamaged } from "../images/index.ts";
 import type { ObjectStore, StoreMaintenance, UsageReport } from "../objects/index.ts";
 import { type Call, systemClock } from "../runtime/index.ts";
@@ -120,10 +121,23 @@ export class StoreKeeper implements ObjectStorage {
     return {
       ...report,
       findings: report.findings.map(({ backend: place, backendId: _, ...rest }) => ({ place, ...rest })),
-      failures: report.failures.map(({ backend: place, error }) => ({ place, error })),
+      failures: [
+        ...report.failures.map(({ backend: place, error }) => ({ place, error })),
+        ...(await this.#outOfReach(call)),
+      ],
       damagedImages: damaged.count,
       images: damaged.images.map(({ digest, fullTags, damage = "" }: ImageRecord) => ({ digest, fullTags, damage })),
     };
+  }
+
+  /** Places that hold objects and that the configuration does not name: nobody can say that all is well there. */
+  async #outOfReach(call: Call): Promise<readonly BackendFailure[]> {
+    const places = (await this.#store.elsewhere(call)).filter(({ isConfigured }) => !isConfigured);
+    return places.map(({ place }) => {
+      const [driver = place] = place.split(" ", 1);
+      const hint = "name it in services.catalog.other_object_stores";
+      return { place, error: new StowageError("BACKEND_UNKNOWN", { driver, place }, { hint }) };
+    });
   }
 
   claim(call: Call): Promise<readonly string[]> {

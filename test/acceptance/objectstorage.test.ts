@@ -295,6 +295,9 @@ describe("another configuration", () => {
   it("that does not name the place is told which key does", async () => {
     const { stderr } = await run("database.yaml", "objectstorage", "usage", "-q");
     expect(stderr).toContain("services.catalog.other_object_stores");
+    const { code, document } = await json("objectstorage-scrub", "database.yaml", "objectstorage", "scrub");
+    expect(code).toBe(1);
+    expect(document.failures).toMatchObject([{ error: { code: "BACKEND_UNKNOWN" } }]);
   });
 });
 
