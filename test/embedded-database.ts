@@ -1,6 +1,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { sql } from "kysely";
 import { type Database, openDatabase } from "../src/db/index.ts";
 import { createCall } from "../src/runtime/index.ts";
 
@@ -17,6 +18,11 @@ export async function startTestDatabase(): Promise<TestDatabase> {
   // The directory itself is the data directory: as root, it is given to the user that PostgreSQL runs as, who couldn't enter one of root's.
   const dataDirectory = await mkdtemp(join(tmpdir(), "stowage-test-db-"));
   const database = await openDatabase({ kind: "embedded", dataDirectory }, {}, createCall());
+  // Processes are killed in tests, not machines: what the system has taken is kept, and waiting for the disk would be most of a test's time.
+  for (const setting of ["fsync", "synchronous_commit", "full_page_writes"]) {
+    await sql`alter system set ${sql.raw(setting)} = off`.execute(database.sql);
+  }
+  await sql`select pg_reload_conf()`.execute(database.sql);
   return {
     database,
     dataDirectory,
