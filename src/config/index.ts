@@ -15,6 +15,6 @@ export {
 export { shownDatabaseUrl } from "./database-url.ts";
 export { type Environment, readEnvironment } from "./environment.ts";
 export { defaultLimits, type LimitName, type Limits, limitDefinitions, parseLimits } from "./limits.ts";
-export { findConfigurationFile, readConfiguration } from "./read.ts";
+export { findConfigurationFile, readConfiguration, readStorageText } from "./read.ts";
 export { maskSecrets, Secret } from "./secret.ts";
 export type { StorageDriver } from "./store-sections.ts";

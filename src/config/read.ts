@@ -24,6 +24,20 @@ export async function readConfiguration(
   return parseConfiguration(text, { file, variables, drivers });
 }
 
+/**
+ * The sections of a configuration file that choose stores, as they are written there: variables stay `${NAME}`, aliases are followed, comments are left
+ * out. With `isMasked`, what is secret is replaced by asterisks; the name of a variable is no secret.
+ * @throws StowageError `CONFIG_INVALID`
+ */
+export async function readStorageText(configuration: Configuration, isMasked: boolean): Promise<string> {
+  const { file } = configuration;
+  const text = file === undefined ? "" : await readText(file);
+  if (text === undefined)
+    throw new StowageError("CONFIG_INVALID", { reason: "the file has gone", ...(file === undefined ? {} : { file }) });
+  const { storageText } = await import("./storage-text.ts");
+  return storageText(text, configuration, isMasked);
+}
+
 /** The first of the default files that is there. */
 export async function findConfigurationFile({
   defaultFiles,

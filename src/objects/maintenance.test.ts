@@ -13,6 +13,7 @@ import { databaseOpener } from "./drivers/db/index.ts";
 import { localfsDriver } from "./drivers/localfs/index.ts";
 import {
   type BackendSection,
+  type CheckStep,
   checkBackend,
   type DriverOpener,
   type ObjectRef,
@@ -446,6 +447,7 @@ describe("scrub", () => {
       advance() {
         if (++advanced === 130) abort.abort();
       },
+      relabel() {},
       end() {},
     });
     const options = { share: 1, restart: false, seed: 1, clock: systemClock, begin };
@@ -502,6 +504,35 @@ describe("check", () => {
     ]);
     const { rows } = await sql`select 1 from object_chunks`.execute(opened.database.sql);
     expect(rows).toEqual([]);
+  });
+
+  test("tells whose the place is", async () => {
+    const owner = async () => {
+      let last: CheckStep | undefined;
+      for await (const step of checkBackend(files("one"), opened.database, (driver) => driver, call)) last = step;
+      return last?.error?.code ?? last?.detail;
+    };
+    expect(await owner()).toContain("nobody's yet");
+    await using store = await open(files("one"));
+    await put(store, ref, Buffer.from("x"));
+    const { id } = await opened.database.sql.selectFrom("installations").select("id").executeTakeFirstOrThrow();
+    expect(await owner()).toBe(`this installation's: ${id}`);
+    await sql`update installations set database_identity = 'another database'`.execute(opened.database.sql);
+    expect(await owner()).toContain("moved or restored");
+    // As the original finds itself after a copy of its database has claimed the place.
+    const { rows } = await sql<{ token: string }>`select token from backends where generation = 1`.execute(
+      opened.database.sql,
+    );
+    await store.claim(call);
+    await opened.database.sql
+      .updateTable("backends")
+      .set({ generation: 1, token: rows[0]?.token ?? "" })
+      .where("driver", "=", "localfs")
+      .execute();
+    expect(await owner()).toBe("BACKEND_FOREIGN");
+    await sql`update installations set id = gen_random_uuid()`.execute(opened.database.sql);
+    expect(await owner()).toBe("BACKEND_FOREIGN");
+    expect(await blobsOf("one")).toHaveLength(1);
   });
 
   test("a step that fails is told, those after it are skipped, what was written goes", async () => {

@@ -7,6 +7,7 @@ import { formatBytes, formatCount, formatTime, plural } from "../format.ts";
 import { writeJson } from "../json.ts";
 import type { ScrubFlags } from "../objectstorage-program.ts";
 import { printable } from "../printable.ts";
+import { parseRate } from "../rate.ts";
 import { writeFields, writeTable } from "../table.ts";
 
 /** What `objectstorage scrub -o json` prints. */
@@ -17,7 +18,7 @@ export type ScrubDocument = Omit<ScrubSummary, "failures"> & {
 export async function objectstorageScrub(context: Context, flags: ScrubFlags): Promise<void> {
   const { format, output, call } = context;
   const share = shareOf(flags.sample);
-  const bytesPerSecondMax = flags.maxRate === undefined ? {} : { bytesPerSecondMax: rateOf(flags.maxRate) };
+  const bytesPerSecondMax = flags.maxRate === undefined ? {} : { bytesPerSecondMax: parseRate(flags.maxRate) };
   const repair = flags.repair ?? false;
   const restart = flags.restart ?? false;
   const progress = await context.startProgress();
@@ -87,14 +88,6 @@ function shareOf(sample: string | undefined): number {
     value: sample,
     reason: "not a percentage above 0, up to 100",
   });
-}
-
-function rateOf(text: string): number {
-  const [, digits, unit = ""] = /^(\d{1,12})([kmg]?)$/i.exec(text) ?? [];
-  const rate = Number(digits) * 1024 ** ["", "k", "m", "g"].indexOf(unit.toLowerCase());
-  if (rate > 0) return rate;
-  const reason = "not a positive whole number of bytes per second, with k, m or g for multiples of 1,024";
-  throw new StowageError("INPUT_INVALID", { what: "--max-rate", value: text, reason });
 }
 
 async function writeReport(context: Context, report: ScrubSummary): Promise<void> {

@@ -26,7 +26,7 @@ export function createJsonProgress(write: (text: string) => void, ticker: Ticker
     }
   });
   return {
-    begin: (label, total) => tasks.begin(label, total),
+    begin: (label, total, done) => tasks.begin(label, total, done),
     tell: (text) => tasks.tell(text),
     print: write,
     [Symbol.dispose]: stop,

@@ -32,7 +32,7 @@ export function createLineProgress(write: (text: string) => void, ticker: Ticker
     }
   });
   return {
-    begin: (label, total) => tasks.begin(label, total),
+    begin: (label, total, done) => tasks.begin(label, total, done),
     tell: (text) => tasks.tell(text),
     print: write,
     [Symbol.dispose]: stop,

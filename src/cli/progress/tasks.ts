@@ -52,6 +52,8 @@ export class TaskList implements Progress {
   tasksBegun = 0;
   tasksEnded = 0;
   bytesDone = 0;
+  /** Done before their tasks began: no work of ours, so not of the rate's. */
+  #bytesBefore = 0;
   /** `undefined` as soon as a task begins whose size is not known. */
   bytesTotal: number | undefined = 0;
 
@@ -61,10 +63,12 @@ export class TaskList implements Progress {
     this.rate.sample(ticker.now(), 0);
   }
 
-  begin(label: string, total: number | undefined): ProgressTask {
-    const task = { label, total, done: 0, startedAt: undefined as number | undefined, rate: new RateMeter() };
+  begin(label: string, total: number | undefined, before = 0): ProgressTask {
+    const task = { label, total, done: before, startedAt: undefined as number | undefined, rate: new RateMeter() };
     this.running.add(task);
     this.tasksBegun++;
+    this.bytesDone += before;
+    this.#bytesBefore += before;
     this.bytesTotal = this.bytesTotal === undefined || total === undefined ? undefined : this.bytesTotal + total;
     return {
       // Called for every chunk of every layer: no more than additions here.
@@ -73,8 +77,11 @@ export class TaskList implements Progress {
         this.bytesDone += done;
         if (task.startedAt !== undefined) return;
         task.startedAt = this.#ticker.now();
-        task.rate.sample(task.startedAt, 0);
+        task.rate.sample(task.startedAt, before);
         this.#listener.started?.(task);
+      },
+      relabel: (better) => {
+        task.label = better;
       },
       end: (outcome) => {
         if (!this.running.delete(task)) return;
@@ -93,7 +100,7 @@ export class TaskList implements Progress {
   /** Takes a sample of every meter; the display calls it at a steady pace. */
   sample(): void {
     const now = this.#ticker.now();
-    this.rate.sample(now, this.bytesDone);
+    this.rate.sample(now, this.bytesDone - this.#bytesBefore);
     for (const task of this.running) if (task.startedAt !== undefined) task.rate.sample(now, task.done);
   }
 }

@@ -39,7 +39,7 @@ export function createTerminalProgress(stream: OutputStream, colors: Colors, tic
     frame();
   });
   return {
-    begin: (label, total) => tasks.begin(label, total),
+    begin: (label, total, done) => tasks.begin(label, total, done),
     tell: (text) => tasks.tell(text),
     print(text) {
       if (isDrawn) draw.clear();

@@ -1,0 +1,315 @@
+import { hostname } from "node:os";
+import type { Configuration } from "../config/index.ts";
+import { type Database, type DatabaseLocation, type HeldLock, openDatabase } from "../db/index.ts";
+import { StowageError } from "../errors/index.ts";
+import {
+  type FailedMove,
+  type MigrationOrder,
+  type MigrationPace,
+  type MigrationStatus,
+  Migrations,
+  type SelectionFlags,
+  type StoreBackends,
+  selectionOf,
+} from "../migration/index.ts";
+import {
+  type BackendSection,
+  type BackendSections,
+  checkBackend,
+  describeSection,
+  guard,
+  openObjectStore,
+} from "../objects/index.ts";
+import { type Call, systemClock } from "../runtime/index.ts";
+import { sectionsOf } from "./sections.ts";
+import type { BackendCheck } from "./store-check.ts";
+import { nameOfProcess, processesWithout, type StoreShare, shareStore, storeHolders, takeStore } from "./store-lock.ts";
+
+/** What is to be migrated, as its operator says it. */
+export interface MigrationRequest extends SelectionFlags {
+  readonly keepsSources: boolean;
+  readonly verify: "readback" | "checksum";
+  /** Other processes go on meanwhile. */
+  readonly isOnline: boolean;
+  /** Absolute paths of the configuration files. */
+  readonly files: readonly [source: string, destination: string];
+}
+
+/** What a request would move, and where to. */
+export interface MigrationSurvey {
+  readonly groups: readonly {
+    readonly bucket: string;
+    readonly from: string;
+    readonly to: string;
+    readonly objects: number;
+    readonly bytes: number;
+  }[];
+  readonly objects: number;
+  readonly bytes: number;
+  /** A migration of the same request that has not come to its end. */
+  readonly unfinished: RecordedMigration | undefined;
+}
+
+/** A migration as it is: one that says that it runs, with nobody at it, is interrupted. */
+export type RecordedMigration = Omit<MigrationStatus, "state"> & {
+  readonly state: MigrationStatus["state"] | "interrupted";
+};
+
+export type MigrationWork = Pick<MigrationPace, "concurrency" | "bytesPerSecondMax" | "watch">;
+
+/** Migrations as the journal has them. Nothing but the database is needed. */
+export interface MigrationJournal extends AsyncDisposable {
+  list(call: Call): Promise<readonly RecordedMigration[]>;
+  /** @throws StowageError `MIGRATION_NOT_FOUND` */
+  get(id: number, call: Call): Promise<RecordedMigration>;
+  /** Every object that could not go on, with the last reason. */
+  failures(id: number): AsyncIterable<FailedMove>;
+  /**
+   * Ends a migration where it is: what has been switched stays at the destination, all else at the source.
+   * @throws StowageError `MIGRATION_NOT_FOUND`, `MIGRATION_BUSY`
+   */
+  cancel(id: number, call: Call): Promise<RecordedMigration>;
+}
+
+/** Moves objects from the stores of one configuration to those of another. */
+export interface Migrator extends MigrationJournal {
+  /** Each place that would be read or written, to be tried. */
+  readonly backends: readonly BackendCheck[];
+  survey(request: MigrationRequest, call: Call): Promise<MigrationSurvey>;
+  /** Other processes that have the store open. */
+  others(): Promise<readonly string[]>;
+  /**
+   * Takes the store until the migrator is closed: for this process alone, or beside others for an online migration.
+   * @throws StowageError `MIGRATION_STORE_IN_USE`, `MIGRATION_RUNNING`
+   */
+  enter(isOnline: boolean, call: Call): Promise<void>;
+  /** @throws StowageError `MIGRATION_OVERLAPS` */
+  plan(request: MigrationRequest, call: Call): Promise<number>;
+  /** Carries out a migration, or goes on with it. See `Migrations.run`. */
+  run(id: number, work: MigrationWork, call: Call): Promise<RecordedMigration>;
+  /** Objects that lie at places which the destination's configuration does not name. */
+  leftElsewhere(call: Call): Promise<readonly { readonly place: string; readonly objects: number }[]>;
+}
+
+export interface MigratorOptions {
+  readonly source: Configuration;
+  readonly destination: Configuration;
+  readonly database: DatabaseLocation;
+}
+
+type Store = Awaited<ReturnType<typeof openObjectStore>>;
+
+const purpose = "migrate";
+/** How often what could not go on is tried again before the end. */
+const passesMax = 3;
+
+export async function openMigrationJournal(database: DatabaseLocation, call: Call): Promise<MigrationJournal> {
+  // Records name places; to look at them, or to leave them as they are, none has to be reached.
+  return await open(database, { workingSet: await databaseSection() }, call, async (...parts) => new Journal(...parts));
+}
+
+export async function openMigrator(options: MigratorOptions, call: Call): Promise<Migrator> {
+  const source = await sectionsOf(options.source);
+  const destination = await sectionsOf(options.destination);
+  const others = [
+    ...(destination.others ?? []),
+    source.workingSet,
+    ...(source.archive === undefined ? [] : [source.archive]),
+    ...(source.others ?? []),
+  ];
+  return await open(
+    options.database,
+    { ...destination, others },
+    call,
+    async (database, store) => new OpenMigrator(database, store, source, destination),
+  );
+}
+
+async function open<T>(
+  location: DatabaseLocation,
+  sections: BackendSections,
+  call: Call,
+  make: (database: Database, store: Store) => Promise<T>,
+): Promise<T> {
+  await using opening = new AsyncDisposableStack();
+  const database = opening.use(await openDatabase(location, { applicationName: nameOfProcess(purpose) }, call));
+  const store = opening.use(await openObjectStore({ database, sections, guard }));
+  const made = await make(database, store);
+  opening.move();
+  return made;
+}
+
+async function databaseSection(): Promise<BackendSection> {
+  const { defaultConfiguration } = await import("../config/index.ts");
+  return (await sectionsOf(defaultConfiguration)).workingSet;
+}
+
+class Journal implements MigrationJournal {
+  protected readonly database: Database;
+  protected readonly store: Store;
+  protected readonly migrations: Migrations;
+
+  constructor(database: Database, store: Store) {
+    this.database = database;
+    this.store = store;
+    this.migrations = new Migrations(database, store);
+  }
+
+  async list(): Promise<readonly RecordedMigration[]> {
+    return await Promise.all((await this.migrations.list()).map((status) => this.asItIs(status)));
+  }
+
+  async get(id: number): Promise<RecordedMigration> {
+    return await this.asItIs(await this.migrations.get(id));
+  }
+
+  failures(id: number): AsyncIterable<FailedMove> {
+    return this.migrations.failures(id);
+  }
+
+  async cancel(id: number, call: Call): Promise<RecordedMigration> {
+    return await this.migrations.cancel(id, call);
+  }
+
+  protected async asItIs(status: MigrationStatus): Promise<RecordedMigration> {
+    if (status.state !== "running" && status.state !== "planning") return status;
+    const holders = await this.database.holdersOf(`migration ${status.id}`);
+    return holders.length > 0 ? status : { ...status, state: "interrupted" };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.store[Symbol.asyncDispose]();
+    await this.database[Symbol.asyncDispose]();
+  }
+}
+
+class OpenMigrator extends Journal implements Migrator {
+  readonly #source: BackendSections;
+  readonly #destination: BackendSections;
+  #entered: HeldLock | StoreShare | undefined;
+
+  constructor(database: Database, store: Store, source: BackendSections, destination: BackendSections) {
+    super(database, store);
+    this.#source = source;
+    this.#destination = destination;
+  }
+
+  get backends(): readonly BackendCheck[] {
+    const found = new Map<string, BackendSection>();
+    for (const { workingSet, archive } of [this.#source, this.#destination]) {
+      for (const section of [workingSet, archive]) if (section) found.set(describeSection(section), section);
+    }
+    return [...found].map(([place, section]) => ({
+      stores: [],
+      place,
+      run: (call) => checkBackend(section, this.database, guard, call),
+    }));
+  }
+
+  async survey(request: MigrationRequest, call: Call): Promise<MigrationSurvey> {
+    const order = await this.#order(request, call);
+    const { sourceBackendId } = order.selection;
+    const places = await this.#places(call);
+    const groups = (await this.migrations.preview(order.selection)).map(({ destinationBackendId, ...group }) => ({
+      ...group,
+      from: places.get(sourceBackendId) ?? "",
+      to: places.get(destinationBackendId) ?? "",
+    }));
+    const unfinished = await this.migrations.findUnfinished(order);
+    return {
+      groups,
+      objects: groups.reduce((sum, { objects }) => sum + objects, 0),
+      bytes: groups.reduce((sum, { bytes }) => sum + bytes, 0),
+      unfinished: unfinished && (await this.get(unfinished.id)),
+    };
+  }
+
+  others(): Promise<readonly string[]> {
+    return storeHolders(this.database);
+  }
+
+  async enter(isOnline: boolean, call: Call): Promise<void> {
+    this.#entered ??= isOnline ? await shareStore(this.database, call) : await takeStore(this.database, call);
+  }
+
+  async plan(request: MigrationRequest, call: Call): Promise<number> {
+    return await this.migrations.plan(await this.#order(request, call), executor(), call);
+  }
+
+  async run(id: number, work: MigrationWork, call: Call): Promise<RecordedMigration> {
+    if (this.#entered === undefined) throw new TypeError("the store is not held");
+    const itself = nameOfProcess(purpose);
+    const unready = async (ids: readonly number[]) =>
+      (await processesWithout(this.database, ids)).filter((name) => name !== itself);
+    const pace = { ...work, executor: executor(), clock: systemClock, passesMax, unready };
+    const signal = AbortSignal.any([call.signal, this.#entered.signal]);
+    return await this.migrations.run(id, pace, { ...call, signal });
+  }
+
+  async leftElsewhere(call: Call): Promise<readonly { readonly place: string; readonly objects: number }[]> {
+    const { workingSet, archive, others = [] } = this.#destination;
+    const named = new Set([workingSet, ...(archive === undefined ? [] : [archive]), ...others].map(describeSection));
+    return (await this.store.elsewhere(call)).filter(({ place }) => !named.has(place));
+  }
+
+  override async [Symbol.asyncDispose](): Promise<void> {
+    await this.#entered?.[Symbol.asyncDispose]();
+    await super[Symbol.asyncDispose]();
+  }
+
+  async #order(request: MigrationRequest, call: Call): Promise<MigrationOrder> {
+    const { keepsSources, verify, isOnline, files, ...flags } = request;
+    const { fromAnalysisArchive, toAnalysisArchive } = flags;
+    if (fromAnalysisArchive && this.#source.archive === undefined) throw withoutArchive(files[0]);
+    if (toAnalysisArchive && this.#destination.archive === undefined) throw withoutArchive(files[1]);
+    const selection = selectionOf(
+      flags,
+      await this.#backendsOf(this.#source, call),
+      await this.#backendsOf(this.#destination, call),
+    );
+    return {
+      selection,
+      source: nameOf(this.#source, fromAnalysisArchive),
+      destination: nameOf(this.#destination, toAnalysisArchive),
+      keepsSources,
+      verify,
+      isOnline,
+      files,
+    };
+  }
+
+  async #backendsOf({ workingSet, archive = workingSet }: BackendSections, call: Call): Promise<StoreBackends> {
+    return {
+      workingSet: await this.store.copies.backendOf(workingSet, call),
+      archive: await this.store.copies.backendOf(archive, call),
+    };
+  }
+
+  async #places(call: Call): Promise<ReadonlyMap<number, string>> {
+    const places = new Map<number, string>();
+    for (const { workingSet, archive } of [this.#source, this.#destination]) {
+      for (const section of [workingSet, archive]) {
+        if (section) places.set(await this.store.copies.backendOf(section, call), describeSection(section));
+      }
+    }
+    return places;
+  }
+}
+
+function nameOf({ workingSet, archive = workingSet }: BackendSections, isArchive: boolean) {
+  const section = isArchive ? archive : workingSet;
+  return { driver: section.opener.name, place: describeSection(section) };
+}
+
+function withoutArchive(file: string): StowageError {
+  return new StowageError(
+    "CONFIG_INVALID",
+    { file, key: "services.catalog.analysis_archive", reason: "it is missing" },
+    { hint: "add the section, or leave out --from-analysis-archive or --to-analysis-archive for this file" },
+  );
+}
+
+/** In the form that migrations have always named theirs: host, process, thread. */
+function executor(): string {
+  return `${hostname()}:${process.pid}:main:`;
+}
