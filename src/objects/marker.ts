@@ -113,12 +113,15 @@ export async function describeOwner(
   if (!(await driver.capabilities(call)).isShared) return "this database's own";
   const found = await findMarker(driver, call);
   if (found === undefined) return "nobody's yet: no marker";
-  const { id } = await readInstallation(database);
+  const { id, identity, recordedIdentity } = await readInstallation(database);
   const { marker } = found;
   const row = (await readBackends(database)).find(({ mark }) => mark === marker.backend);
   const isOurs = marker.installation === id && (marker.token === row?.token || marker.token === row?.nextToken);
   if (!isOurs) throw foreign({ driver, description, installation: id }, marker);
-  return `this installation's: ${id}`;
+  const isCopy = recordedIdentity !== undefined && recordedIdentity !== identity;
+  // What a copy's rows call garbage may be visible in the original.
+  const remark = isCopy ? ", whose database was moved or restored: nothing is deleted there before a claim" : "";
+  return `this installation's: ${id}${remark}`;
 }
 
 /** Makes the backend this database's, and no other copy's of it. */
