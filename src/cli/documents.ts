@@ -241,7 +241,9 @@ export const documents = {
         z.strictObject({ event: z.literal("told"), text: z.string() }),
       ]),
     })
-    .describe("standard error of `stowage analyze -o json` while it works, unless it is a terminal; one line each"),
+    .describe(
+      "standard error of `analyze`, `objectstorage usage`, `gc` and `scrub` under `-o json` while they work, unless it is a terminal; one line each",
+    ),
 } as const;
 
 /** `T` as it comes back from JSON: errors as they are shown, dates and branded strings are strings, streams are arrays, what may be undefined may be missing. */
