@@ -2,11 +2,13 @@ import { createRandom } from "../fault/random.ts";
 import { KillGround } from "./kill-ground.ts";
 import { deedsOf } from "./kill-script.ts";
 
+const tellEvery = 100;
+
 export interface KillsOptions {
   readonly seed: number;
   readonly kills: number;
   readonly lanes: number;
-  readonly plant?: string;
+  readonly tell: (line: string) => void;
 }
 
 export interface KillsResult {
@@ -26,7 +28,7 @@ const workMs = 150;
 const cleanEvery = 8;
 
 /** Kills victims at steps and at times, one after the other on what the last one has left, and looks at it each time. */
-export async function runKills({ seed, kills, lanes, plant }: KillsOptions): Promise<KillsResult> {
+export async function runKills({ seed, kills, lanes, tell }: KillsOptions): Promise<KillsResult> {
   const lastSteps = new Map<string, number>();
   const violations: string[] = [];
   let killed = 0;
@@ -44,10 +46,10 @@ export async function runKills({ seed, kills, lanes, plant }: KillsOptions): Pro
         const ended = await ground.run({
           deeds,
           ...(killAt === undefined ? { killAfterMs: Math.floor(drawn * workMs) } : { killAt }),
-          ...(plant === undefined ? {} : { plant }),
         });
         if (ended.signal === "SIGKILL") killed++;
         else finished++;
+        if (ended.signal === "SIGKILL" && killed % tellEvery === 0) tell(`${killed} killed`);
         const last = ended.lines.findLast((line) => "step" in line);
         const name = last === undefined ? "none" : "step" in last ? last.step : "";
         lastSteps.set(name, (lastSteps.get(name) ?? 0) + 1);

@@ -33,6 +33,7 @@ async function storm(operations: number): Promise<void> {
     operations,
     rate: Number(flags.rate),
     stallMs: 300,
+    tell: console.log,
   });
   print(outcomes);
   console.log(`${operations} operations, ${faults} faults, ${objects} objects at the end, ${secondsSince(started)} s`);
@@ -45,7 +46,12 @@ async function storm(operations: number): Promise<void> {
 async function kill(kills: number): Promise<void> {
   console.log(`seed ${seed}, ${kills} kills`);
   const started = performance.now();
-  const { killed, finished, lastSteps, violations } = await runKills({ seed, kills, lanes: Number(flags.lanes) });
+  const { killed, finished, lastSteps, violations } = await runKills({
+    seed,
+    kills,
+    lanes: Number(flags.lanes),
+    tell: console.log,
+  });
   print(lastSteps);
   console.log(`${killed} killed, ${finished} at their end before, ${secondsSince(started)} s`);
   for (const violation of violations) console.log(`VIOLATION with seed ${seed}: ${violation}`);

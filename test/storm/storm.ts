@@ -12,6 +12,7 @@ import { World, type WorldOptions } from "./world.ts";
 
 export interface StormOptions extends WorldOptions {
   readonly operations: number;
+  readonly tell: (line: string) => void;
 }
 
 export interface StormResult {
@@ -37,6 +38,8 @@ const neverInCalm = [
 ] as const;
 const historyMax = 60;
 const looksMax = 30;
+/** In batches. */
+const tellEvery = 200;
 /** Ends what hangs, on the slowest machine too. */
 const batchTimeoutMs = 180_000;
 
@@ -70,6 +73,7 @@ class Storm {
       for (const batch of planOf(createRandom(this.#options.seed), this.#options.operations)) {
         await this.#batch(batch);
         if (++number % 25 === 0) await this.#compare(false);
+        if (number % tellEvery === 0) this.#options.tell(`${this.#operations} operations, ${this.#faults} faults`);
       }
       await this.#end();
     } catch (error) {
