@@ -17,7 +17,7 @@ const stormCalls = 15;
  *
  * A database's statements are not told twice, and what it was told takes effect before its answer is lost for good; so it has neither of these faults.
  */
-export function stormyFaults(driver: string, seed: number, rate: number): FaultChoice {
+function stormyFaults(driver: string, seed: number, rate: number): FaultChoice {
   const { next } = createRandom(seed ^ 0x5eed);
   const kinds = [
     "fail",

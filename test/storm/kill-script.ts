@@ -15,14 +15,14 @@ export type Line =
   | { readonly done: true }
   | { readonly step: string; readonly nth: number };
 
-export const account = "a";
-export const keys = ["one", "two", "three", "four"] as const;
+const account = "a";
+const keys = ["one", "two", "three", "four"] as const;
 /** Objects of this bucket lie in the other backend. */
-export const archiveBucket = "analysis_archive";
+const archiveBucket = "analysis_archive";
 const buckets = ["documents", archiveBucket] as const;
 
 /** A name is `account/bucket/key`. */
-export const names: readonly string[] = buckets.flatMap((bucket) => keys.map((key) => `${account}/${bucket}/${key}`));
+const names: readonly string[] = buckets.flatMap((bucket) => keys.map((key) => `${account}/${bucket}/${key}`));
 
 /** Each kind at least once in ten, in an order of the seed's. */
 export function deedsOf(random: SeededRandom, firstSerial: number): readonly Deed[] {

@@ -20,9 +20,9 @@ import { StormyDriver, stormyFiles, type Weather } from "./faults.ts";
 
 export type Store = ObjectStore & StoreMaintenance & AsyncDisposable;
 
-export const graceSeconds = 900;
-export const leaseSeconds = 300;
-export const lateSeconds = 1000;
+const graceSeconds = 900;
+const leaseSeconds = 300;
+const lateSeconds = 1000;
 
 const call = createCall();
 
