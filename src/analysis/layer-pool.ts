@@ -1,7 +1,8 @@
+import { once } from "node:events";
 import { availableParallelism } from "node:os";
 import type { Readable } from "node:stream";
 import { setFlagsFromString } from "node:v8";
-import { MessageChannel, type MessagePort } from "node:worker_threads";
+import { MessageChannel, type MessagePort, type Worker } from "node:worker_threads";
 import { Piscina } from "piscina";
 import type { Limits } from "../config/index.ts";
 import { isCode, StowageError, toStowageError } from "../errors/index.ts";
@@ -56,6 +57,9 @@ export class LayerPool implements AsyncDisposable {
     const output = openSpill(this.#temporaryDirectory);
     const scratch = openSpill(this.#temporaryDirectory);
     const { port1, port2 } = new MessageChannel();
+    const done = new AbortController();
+    /** Those that there were when the call was aborted. */
+    const threads: Worker[] = [];
     let bytesTold = 0;
     const tell = (bytes: number) => {
       bytesTold += bytes;
@@ -65,7 +69,9 @@ export class LayerPool implements AsyncDisposable {
     try {
       const blob = file && { ...file, [Symbol.asyncDispose]: undefined };
       const task: LayerTask = { expected, fingerprint, limits: this.#limits, scratch, output, file: blob, port: port2 };
-      const result = (await this.#workers().run(task, {
+      const pool = this.#workers();
+      call.signal.addEventListener("abort", () => threads.push(...pool.threads), { once: true, signal: done.signal });
+      const result = (await pool.run(task, {
         transferList: [port2],
         signal: call.signal,
       })) as LayerTaskResult;
@@ -74,10 +80,13 @@ export class LayerPool implements AsyncDisposable {
       if (file) tell(result.fileBytesRead - bytesTold);
       return { ...result.analysis, output, [Symbol.dispose]: () => closeSpill(output) };
     } catch (error) {
+      // An aborted call ends its thread, but not at once: until then it reads and writes descriptors that others must not get.
+      await Promise.all(threads.filter((thread) => !this.#pool?.threads.includes(thread)).map(ended));
       closeSpill(output);
       throwIfAborted(call);
       throw isCode(error, "INTERNAL_FAILURE") ? error : toStowageError(error);
     } finally {
+      done.abort();
       feed.stop();
       closeSpill(scratch);
     }
@@ -129,6 +138,11 @@ export class LayerPool implements AsyncDisposable {
     }
     return this.#pool;
   }
+}
+
+async function ended(thread: Worker): Promise<void> {
+  // The number of a thread that is no more.
+  if (thread.threadId !== -1) await once(thread, "exit");
 }
 
 interface Feed {
