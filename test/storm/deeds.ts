@@ -9,7 +9,9 @@ import type { Store, World } from "./world.ts";
 
 const call = createCall();
 
-class RolledBack extends Error {}
+class RolledBack extends Error {
+  override readonly message = "rolled back";
+}
 
 /** Up to this size nothing is handed on before all of it was checked. */
 const checkedFirstBytesMax = 1024 * 1024;

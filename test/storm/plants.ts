@@ -1,3 +1,4 @@
+// biome-ignore-all lint/suspicious/noTemplateCurlyInString: what is replaced is source text
 /** Bugs that are planted to see that the tests find them. A change that no longer fits its source fails aloud. */
 export interface Plant {
   readonly name: string;

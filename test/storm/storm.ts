@@ -180,7 +180,7 @@ class Storm {
 
   /** Good weather, nothing on its way, every lease and grace period over: what is left is what lives, and nothing else. */
   async #end(): Promise<void> {
-    await patiently(() => this.#world.reopen("files"));
+    await patiently(() => this.#world.reopenPatiently("files"));
     const store = this.#world.store(0);
     await patiently(() => store.claim(call));
     for (let pass = 0; pass < 3; pass++) {
@@ -221,13 +221,13 @@ function isMoreLeft({ failures, isMoreLeft }: ReapReport): boolean {
   return isMoreLeft;
 }
 
-/** Sessions that were cut are noticed one by one. */
+/** Sessions that were cut are noticed one by one; a busy machine may be silent for longer than a stormy backend's patience. */
 async function patiently<T>(work: (attempt: number) => Promise<T>): Promise<T> {
   for (let attempt = 0; ; attempt++) {
     try {
       return await work(attempt);
     } catch (error) {
-      if (attempt === looksMax || !isCode(error, "DB_UNREACHABLE", "DB_FAILED")) throw error;
+      if (attempt === looksMax || !isCode(error, "DB_UNREACHABLE", "DB_FAILED", "BACKEND_STALLED")) throw error;
     }
   }
 }

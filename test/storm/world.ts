@@ -51,6 +51,7 @@ export class World implements AsyncDisposable {
   #stores: readonly Store[] = [];
   #configuration: ConfigurationName = "files";
   #agedSeconds = 0;
+  #isPatient = false;
   #driverSeed: number;
 
   private constructor(
@@ -105,7 +106,7 @@ export class World implements AsyncDisposable {
       const { rate, stallMs } = this.#options;
       const stormy = new StormyDriver(driver, this.#driverSeed++, rate, this.weather);
       this.#drivers.push(stormy);
-      return guard(stormy, { retry: this.#retry(), stallMs });
+      return guard(stormy, { retry: this.#retry(), ...(this.#isPatient ? {} : { stallMs }) });
     };
     const open = (database: Database) =>
       openObjectStore({
@@ -117,6 +118,12 @@ export class World implements AsyncDisposable {
         lateSeconds,
       });
     this.#stores = [await open(this.databases[0]), await open(this.databases[1])];
+  }
+
+  /** From now on nothing is silent for too long. */
+  async reopenPatiently(configuration: ConfigurationName): Promise<void> {
+    this.#isPatient = true;
+    await this.reopen(configuration);
   }
 
   setWeather(isStormy: boolean): void {
