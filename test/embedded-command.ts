@@ -22,10 +22,10 @@ async function open(): Promise<AsyncDisposable> {
     return use;
   }
   const database = await openDatabase({ kind: "embedded", dataDirectory }, {}, call);
-  const lease = { layer_key: `of ${process.pid} ${Math.random()}`, holder: "test", lease_until: new Date() };
-  await database.sql.insertInto("layer_leases").values(lease).execute();
+  const row = { layer_key: `of ${process.pid} ${Math.random()}`, diff_id: "d", fingerprint: "test" };
+  await database.sql.insertInto("layer_documents").values(row).execute();
   const { rows } = await sql<{ started: string; rows: number }>`
-    select pg_postmaster_start_time()::text as started, (select count(*) from layer_leases) as rows`.execute(
+    select pg_postmaster_start_time()::text as started, (select count(*) from layer_documents) as rows`.execute(
     database.sql,
   );
   say({ event: "open", ...rows[0] });

@@ -40,7 +40,7 @@ export async function startTestDatabase(): Promise<TestDatabase> {
       ] as const) {
         await database.sql.deleteFrom(table).execute();
       }
-      for (const table of ["images", "layer_documents", "verified_pairs", "layer_access", "layer_leases"] as const) {
+      for (const table of ["images", "layer_documents", "verified_pairs", "layer_access"] as const) {
         await database.sql.deleteFrom(table).execute(); // tags and layers of images go with them
       }
     },

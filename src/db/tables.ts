@@ -125,6 +125,8 @@ export interface MigrationsTable {
   options: Json<Record<string, unknown>>;
   /** `host:pid` of who works on it, or did last. */
   executor: string;
+  /** How often it was begun or gone on with: who was at it before can do nothing any more, whether it knows that its lock is lost or not. */
+  lives: Generated<number>;
   /** As planned. */
   objects: Generated<number>;
   bytes: Generated<number>;
@@ -244,13 +246,6 @@ export interface LayerAccessTable {
   shown_at: Timestamp;
 }
 
-/** analysis: who is working on a layer key just now. */
-export interface LayerLeasesTable {
-  layer_key: string;
-  holder: string;
-  lease_until: Timestamp;
-}
-
 export interface SchemaMigrationsTable {
   name: string;
   is_breaking: boolean;
@@ -275,6 +270,5 @@ export interface Tables {
   layer_documents: LayerDocumentsTable;
   verified_pairs: VerifiedPairsTable;
   layer_access: LayerAccessTable;
-  layer_leases: LayerLeasesTable;
   schema_migrations: SchemaMigrationsTable;
 }

@@ -74,14 +74,14 @@ export function engineSuite(name: string, start: () => Promise<EngineUnderTest>)
     describe("statements", () => {
       test("a failure is an error of ours with the server's SQLSTATE, and leaves the connection usable", async () => {
         const again = () =>
-          database.sql.insertInto("layer_leases").values({ layer_key: "k", holder: "h", lease_until: new Date() });
+          database.sql.insertInto("layer_documents").values({ layer_key: "k", diff_id: "d", fingerprint: "f" });
         await again().execute();
         const failure = await again()
           .execute()
           .catch((error: unknown) => error);
         expect(isCode(failure, "DB_FAILED")).toBe(true);
         expect(sqlStateOf(failure)).toBe("23505");
-        await database.sql.deleteFrom("layer_leases").execute();
+        await database.sql.deleteFrom("layer_documents").execute();
       });
 
       test("a wait for another's lock has an end, and so has a lock whose holder hangs", async () => {
@@ -115,32 +115,36 @@ export function engineSuite(name: string, start: () => Promise<EngineUnderTest>)
     });
 
     describe("transactions", () => {
-      const insert = (key: string) => ({ layer_key: key, holder: "h", lease_until: new Date() });
+      const insert = (key: string) => ({ layer_key: key, diff_id: "d", fingerprint: "f" });
       const keys = async () => {
-        const rows = await database.sql.selectFrom("layer_leases").select("layer_key").orderBy("layer_key").execute();
+        const rows = await database.sql
+          .selectFrom("layer_documents")
+          .select("layer_key")
+          .orderBy("layer_key")
+          .execute();
         return rows.map((row) => row.layer_key);
       };
 
       test("commit what returns, roll back what throws", async () => {
         const result = await database.transaction(async (tx) => {
-          await tx.sql.insertInto("layer_leases").values(insert("kept")).execute();
+          await tx.sql.insertInto("layer_documents").values(insert("kept")).execute();
           return 7;
         }, call);
         expect(result).toBe(7);
         const failing = database.transaction(async (tx) => {
-          await tx.sql.insertInto("layer_leases").values(insert("lost")).execute();
+          await tx.sql.insertInto("layer_documents").values(insert("lost")).execute();
           throw new Error("no");
         }, call);
         await expect(failing).rejects.toThrow("no");
         expect(await keys()).toEqual(["kept"]);
-        await database.sql.deleteFrom("layer_leases").execute();
+        await database.sql.deleteFrom("layer_documents").execute();
       });
 
       test("an aborted call rolls back, also when its work did not notice", async () => {
         const abort = new AbortController();
         const aborted = database.transaction(
           async (tx) => {
-            await tx.sql.insertInto("layer_leases").values(insert("lost")).execute();
+            await tx.sql.insertInto("layer_documents").values(insert("lost")).execute();
             abort.abort();
           },
           createCall({ signal: abort.signal }),
@@ -158,7 +162,7 @@ export function engineSuite(name: string, start: () => Promise<EngineUnderTest>)
             .transaction(async (tx) => {
               attempts += 1;
               await tx.sql
-                .insertInto("layer_leases")
+                .insertInto("layer_documents")
                 .values(insert(`attempt ${attempts}`))
                 .execute();
               if (attempts <= failures) {
@@ -173,7 +177,7 @@ export function engineSuite(name: string, start: () => Promise<EngineUnderTest>)
         };
         expect(await run("40001", 5)).toEqual([6, "done"]);
         expect(await keys()).toEqual(["attempt 6"]);
-        await database.sql.deleteFrom("layer_leases").execute();
+        await database.sql.deleteFrom("layer_documents").execute();
         expect(await run("40001", 99)).toEqual([6, "40001"]);
         expect(await run("23514", 99)).toEqual([1, "23514"]);
         expect(await keys()).toEqual([]);
@@ -181,7 +185,7 @@ export function engineSuite(name: string, start: () => Promise<EngineUnderTest>)
 
       test("a real deadlock is resolved by repeating the victim", async () => {
         await database.sql
-          .insertInto("layer_leases")
+          .insertInto("layer_documents")
           .values([insert("a"), insert("b")])
           .execute();
         let firsts = 0;
@@ -191,8 +195,8 @@ export function engineSuite(name: string, start: () => Promise<EngineUnderTest>)
           return database.transaction(async (tx) => {
             for (const [index, key] of order.entries()) {
               await tx.sql
-                .updateTable("layer_leases")
-                .set({ holder: order.join() })
+                .updateTable("layer_documents")
+                .set({ fingerprint: order.join() })
                 .where("layer_key", "=", key)
                 .execute();
               if (index === 0 && !isRepeat) {
@@ -205,9 +209,9 @@ export function engineSuite(name: string, start: () => Promise<EngineUnderTest>)
           }, call);
         };
         await Promise.all([lockBoth(["a", "b"]), lockBoth(["b", "a"])]);
-        const holders = await database.sql.selectFrom("layer_leases").select("holder").distinct().execute();
-        expect(holders).toHaveLength(1);
-        await database.sql.deleteFrom("layer_leases").execute();
+        const winners = await database.sql.selectFrom("layer_documents").select("fingerprint").distinct().execute();
+        expect(winners).toHaveLength(1);
+        await database.sql.deleteFrom("layer_documents").execute();
       });
     });
 
@@ -423,7 +427,6 @@ const columns: Readonly<Record<keyof Tables, string>> = {
   installations: "id uuid, database_identity text?, created_at time",
   layer_access: "account text, blob_digest text, shown_at time",
   layer_documents: "layer_key text, diff_id text, fingerprint text, last_used_at time, created_at time",
-  layer_leases: "layer_key text, holder text, lease_until time",
   locations:
     "id bigint, backend_id integer, physical_key text, account text, bucket text, object_key text, state text, state_since time, writer text?, lease_until time?, codec text?, content_digest text?, content_bytes bigint?, stored_digest text?, stored_bytes bigint?, proven_at time?, damage text?, checked_at time?, created_at time, migration_id integer?",
   migration_moves:

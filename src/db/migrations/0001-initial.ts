@@ -198,12 +198,5 @@ export const initial: Migration = {
         shown_at timestamptz not null default now(),
         primary key (account, blob_digest)
       )`.execute(db);
-
-    await sql`
-      create table layer_leases (
-        layer_key text primary key,
-        holder text not null,
-        lease_until timestamptz not null
-      )`.execute(db);
   },
 };

@@ -15,6 +15,7 @@ export const migrationJournal: Migration = {
         destination jsonb not null,
         options jsonb not null,
         executor text not null,
+        lives integer not null default 0,
         objects bigint not null default 0 check (objects >= 0),
         bytes bigint not null default 0 check (bytes >= 0),
         created_at timestamptz not null default now(),
