@@ -17,12 +17,13 @@ import {
   type BackendSections,
   checkBackend,
   describeSection,
+  type Elsewhere,
   guard,
   openObjectStore,
 } from "../objects/index.ts";
 import { type Call, systemClock } from "../runtime/index.ts";
+import { Rehearsal } from "./migration-rehearsal.ts";
 import { sectionsOf } from "./sections.ts";
-import type { BackendCheck } from "./store-check.ts";
 import { nameOfProcess, processesWithout, type StoreShare, shareStore, storeHolders, takeStore } from "./store-lock.ts";
 
 /** What is to be migrated, as its operator says it. */
@@ -73,9 +74,9 @@ export interface MigrationJournal extends AsyncDisposable {
 
 /** Moves objects from the stores of one configuration to those of another. */
 export interface Migrator extends MigrationJournal {
-  /** Each place that would be read or written, to be tried. */
-  readonly backends: readonly BackendCheck[];
   survey(request: MigrationRequest, call: Call): Promise<MigrationSurvey>;
+  /** Tries each place that could be read or written, and measures it. */
+  rehearse(survey: MigrationSurvey, call: Call): Rehearsal;
   /** Other processes that have the store open. */
   others(): Promise<readonly string[]>;
   /**
@@ -88,7 +89,7 @@ export interface Migrator extends MigrationJournal {
   /** Carries out a migration, or goes on with it. See `Migrations.run`. */
   run(id: number, work: MigrationWork, call: Call): Promise<RecordedMigration>;
   /** Objects that lie at places which the destination's configuration does not name. */
-  leftElsewhere(call: Call): Promise<readonly { readonly place: string; readonly objects: number }[]>;
+  leftElsewhere(call: Call): Promise<readonly Elsewhere[]>;
 }
 
 export interface MigratorOptions {
@@ -194,18 +195,6 @@ class OpenMigrator extends Journal implements Migrator {
     this.#destination = destination;
   }
 
-  get backends(): readonly BackendCheck[] {
-    const found = new Map<string, BackendSection>();
-    for (const { workingSet, archive } of [this.#source, this.#destination]) {
-      for (const section of [workingSet, archive]) if (section) found.set(describeSection(section), section);
-    }
-    return [...found].map(([place, section]) => ({
-      stores: [],
-      place,
-      run: (call) => checkBackend(section, this.database, guard, call),
-    }));
-  }
-
   async survey(request: MigrationRequest, call: Call): Promise<MigrationSurvey> {
     const order = await this.#order(request, call);
     const { sourceBackendId } = order.selection;
@@ -222,6 +211,14 @@ class OpenMigrator extends Journal implements Migrator {
       bytes: groups.reduce((sum, { bytes }) => sum + bytes, 0),
       unfinished: unfinished && (await this.get(unfinished.id)),
     };
+  }
+
+  rehearse({ groups }: MigrationSurvey, call: Call): Rehearsal {
+    const sections = new Map<string, BackendSection>();
+    for (const { workingSet, archive } of [this.#source, this.#destination]) {
+      for (const section of [workingSet, archive]) if (section) sections.set(describeSection(section), section);
+    }
+    return new Rehearsal(sections, groups, (section) => checkBackend(section, this.database, guard, call));
   }
 
   others(): Promise<readonly string[]> {
@@ -246,7 +243,7 @@ class OpenMigrator extends Journal implements Migrator {
     return await this.migrations.run(id, pace, { ...call, signal });
   }
 
-  async leftElsewhere(call: Call): Promise<readonly { readonly place: string; readonly objects: number }[]> {
+  async leftElsewhere(call: Call): Promise<readonly Elsewhere[]> {
     const { workingSet, archive, others = [] } = this.#destination;
     const named = new Set([workingSet, ...(archive === undefined ? [] : [archive]), ...others].map(describeSection));
     return (await this.store.elsewhere(call)).filter(({ place }) => !named.has(place));

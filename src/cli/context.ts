@@ -1,9 +1,17 @@
 import type { Colors } from "picocolors/types.js";
-import type { Application, ApplicationOptions, StoreCheck } from "../app/index.ts";
-import { type Environment, maskSecrets, parseLimits } from "../config/index.ts";
+import type {
+  Application,
+  ApplicationOptions,
+  MigrationJournal,
+  Migrator,
+  MigratorOptions,
+  StoreCheck,
+} from "../app/index.ts";
+import { type Configuration, type Environment, maskSecrets, parseLimits } from "../config/index.ts";
 import { StowageError } from "../errors/index.ts";
 import { type Call, createLogger, type Progress, silentProgress } from "../runtime/index.ts";
 import { colorsFor } from "./colors.ts";
+import { formatLogLine } from "./log-lines.ts";
 import { Output, type OutputStream } from "./output.ts";
 import { type GlobalOptions, logLevels } from "./program.ts";
 import { type ProgressDisplay, systemTicker } from "./progress/tasks.ts";
@@ -18,6 +26,8 @@ export interface Host {
   /** Loaded on first use: most of the program hangs on it. */
   openApplication(options: ApplicationOptions, call: Call): Promise<Application>;
   openStoreCheck(options: Pick<ApplicationOptions, "configuration" | "database">, call: Call): Promise<StoreCheck>;
+  openMigrator(options: MigratorOptions, call: Call): Promise<Migrator>;
+  openMigrationJournal(database: ApplicationOptions["database"], call: Call): Promise<MigrationJournal>;
 }
 
 /** What a command works with. */
@@ -34,6 +44,12 @@ export interface Context extends Disposable {
   open(options?: Pick<ApplicationOptions, "willAnalyze">): Promise<Application>;
   /** Opens what tries the stores of a configuration file; the command closes it. */
   openStoreCheck(file: string): Promise<StoreCheck>;
+  /** Opens what migrates from the stores of one file to those of another; the command closes it. */
+  openMigrator(
+    files: readonly [source: string, destination: string],
+  ): Promise<{ readonly migrator: Migrator; readonly destination: Configuration }>;
+  /** Opens the records of migrations in the database that the options name; the command closes it. */
+  openMigrationJournal(): Promise<MigrationJournal>;
   /** The display that suits standard error. It lives as long as the context. */
   startProgress(): Promise<Progress>;
 }
@@ -49,7 +65,10 @@ export function createContext(command: string, options: GlobalOptions, host: Hos
   }
   if (options.dataDir === "") throw new StowageError("CONFIG_INVALID", { key: "--data-dir", reason: "it is empty" });
   let display: ProgressDisplay | undefined;
-  const writeError = (text: string) => {
+  const errorColors = colorsFor(host.stderr, options, environment);
+  // Programs that read JSON get the log as JSON, too.
+  const writeError = (line: string) => {
+    const text = format === "json" ? line : formatLogLine(line, errorColors);
     if (display) display.print(text);
     else host.stderr.write(text);
   };
@@ -83,6 +102,17 @@ export function createContext(command: string, options: GlobalOptions, host: Hos
       const effective = await resolveSettings({ ...options, config: file }, environment, limits);
       warn(effective);
       return await host.openStoreCheck(effective, call);
+    },
+    async openMigrator(files) {
+      const { resolveMigrationSettings } = await import("./migration-settings.ts");
+      const effective = await resolveMigrationSettings(files, options, environment, limits);
+      for (const each of effective.files) warn(each);
+      return { migrator: await host.openMigrator(effective, call), destination: effective.destination };
+    },
+    async openMigrationJournal() {
+      const effective = await settings();
+      warn(effective);
+      return await host.openMigrationJournal(effective.database, call);
     },
     async startProgress() {
       if (options.quiet) return silentProgress;

@@ -14,8 +14,12 @@ import type { ClaimReport } from "./commands/objectstorage-claim.ts";
 import type { GcPreview, GcReport } from "./commands/objectstorage-gc.ts";
 import type { DriverList } from "./commands/objectstorage-list-drivers.ts";
 
+import type { MigrationList } from "./commands/objectstorage-list-migrations.ts";
+import type { MigrationCancellation } from "./commands/objectstorage-migration-cancel.ts";
+import type { MigrationDetails } from "./commands/objectstorage-migration-show.ts";
 import type { ScrubDocument } from "./commands/objectstorage-scrub.ts";
 import type { UsageDocument } from "./commands/objectstorage-usage.ts";
+import { migrationDocuments } from "./migration-documents.ts";
 import { error, objectStorageDocuments } from "./objectstorage-documents.ts";
 
 const digest = z.string().describe("`algorithm:hex`");
@@ -214,6 +218,7 @@ export const documents = {
     })
     .describe("`stowage config show -o json`"),
   ...objectStorageDocuments,
+  ...migrationDocuments,
   error: z.strictObject({ error }).describe("standard error of any command that fails under `-o json`; one line"),
   progress: z
     .strictObject({
@@ -291,4 +296,7 @@ true satisfies Same<Document<"objectstorage-gc-preview">, Printed<GcPreview>>;
 true satisfies Same<Document<"objectstorage-gc">, Printed<GcReport>>;
 true satisfies Same<Document<"objectstorage-scrub">, Printed<ScrubDocument>>;
 true satisfies Same<Document<"objectstorage-claim">, Printed<ClaimReport>>;
+true satisfies Same<Document<"objectstorage-list-migrations">, Printed<MigrationList>>;
+true satisfies Same<Document<"objectstorage-migration-show">, Printed<MigrationDetails>>;
+true satisfies Same<Document<"objectstorage-migration-cancel">, Printed<MigrationCancellation>>;
 true satisfies Same<Document<"error">["error"]["code"], SerializedError["code"]>;

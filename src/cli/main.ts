@@ -43,6 +43,9 @@ process.exitCode = await runCommandLine(
     stderr: process.stderr,
     environment: readEnvironment(),
     openApplication: async (options, call) => (await import("../app/index.ts")).openApplication(options, call),
+    openMigrator: async (options, call) => (await import("../app/index.ts")).openMigrator(options, call),
+    openMigrationJournal: async (database, call) =>
+      (await import("../app/index.ts")).openMigrationJournal(database, call),
     openStoreCheck: async (options, call) => (await import("../app/index.ts")).openStoreCheck(options, call),
   },
   interruption.signal,

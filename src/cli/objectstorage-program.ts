@@ -1,5 +1,6 @@
 import type { Command } from "commander";
 import { addExamples } from "./examples.ts";
+import { addMigrations } from "./migration-program.ts";
 import type { Start } from "./program.ts";
 
 /** `stowage objectstorage …`, under the names that users know. */
@@ -145,6 +146,7 @@ export function addObjectStorage(program: Command, start: Start): void {
       { command: "stowage objectstorage claim --yes", does: "does not ask" },
     ],
   );
+  addMigrations(objectstorage, start);
 }
 
 export interface UsageFlags {

@@ -135,6 +135,12 @@ async function run(line: string, world: World = {}) {
       environment: readEnvironment({ HOME: "/home/x" }),
       openApplication: async () =>
         ({ objectStorage: storage, [Symbol.asyncDispose]: async () => {} }) as unknown as Application,
+      openMigrator: async () => {
+        throw new TypeError("no command here migrates");
+      },
+      openMigrationJournal: async () => {
+        throw new TypeError("no command here migrates");
+      },
       openStoreCheck: async () => ({
         backends: [
           {

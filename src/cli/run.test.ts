@@ -180,6 +180,12 @@ async function run(line: string, world: World = {}) {
       application.isClosed = false;
       return application;
     },
+    openMigrator: async (): Promise<never> => {
+      throw new TypeError("no command here migrates");
+    },
+    openMigrationJournal: async (): Promise<never> => {
+      throw new TypeError("no command here migrates");
+    },
     async openStoreCheck(): Promise<never> {
       throw new TypeError("no command here checks stores");
     },

@@ -44,6 +44,7 @@ export async function runCommandLine(
     });
   }
   try {
+    refuseDashes(arguments_);
     await program.parseAsync(arguments_, { from: "user" });
     return 0;
   } catch (thrown) {
@@ -62,6 +63,19 @@ export async function runCommandLine(
     report(failure, program.opts(), host);
     return failure.entry.exitCode;
   }
+}
+
+/** Documentation prints options with a dash where two hyphens are meant; pasted, they would be taken for the names of files. */
+function refuseDashes(arguments_: readonly string[]): void {
+  const pasted = arguments_.find((text) => /^-?[\u2010-\u2015\u2212]-?[a-z]/i.test(text));
+  if (pasted === undefined) return;
+  const option = pasted.replace(/^[-\u2010-\u2015\u2212]+/, "");
+  const hyphens = /^[a-z]$/i.test(option) ? "-" : "--";
+  throw new StowageError(
+    "INPUT_INVALID",
+    { what: pasted, reason: "an option with a dash instead of hyphens, as documents print it" },
+    { hint: `write ${hyphens}${option}` },
+  );
 }
 
 /** `image list` */

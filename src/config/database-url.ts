@@ -14,3 +14,16 @@ export function shownDatabaseUrl(url: string): string {
   const login = user === undefined ? "" : `${user}${password === undefined ? "" : `:${MASK}`}@`;
   return `${scheme}${login}${host}${port}${name}${query === undefined ? "" : "?…"}`;
 }
+
+/** Which database a URL means, whoever logs in and however: host, port and name. What is no URL stands for itself. */
+export function databasePlace(text: string): string {
+  try {
+    const url = new URL(text.replace(/^postgres(ql)?(\+\w+)?:/i, "postgresql:"));
+    const host = url.searchParams.get("host") ?? decodeURIComponent(url.hostname);
+    const port = url.searchParams.get("port") ?? url.port;
+    const name = decodeURIComponent(url.pathname.slice(1)) || decodeURIComponent(url.username);
+    return JSON.stringify([host.toLowerCase(), port || "5432", name]);
+  } catch {
+    return text;
+  }
+}

@@ -12,7 +12,7 @@ export {
   type StoreSection,
   sslModes,
 } from "./configuration.ts";
-export { shownDatabaseUrl } from "./database-url.ts";
+export { databasePlace, shownDatabaseUrl } from "./database-url.ts";
 export { type Environment, readEnvironment } from "./environment.ts";
 export { defaultLimits, type LimitName, type Limits, limitDefinitions, parseLimits } from "./limits.ts";
 export { findConfigurationFile, readConfiguration, readStorageText } from "./read.ts";

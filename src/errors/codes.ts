@@ -237,6 +237,12 @@ export const codes = {
     "later",
     "another process is carrying out this migration",
   ),
+  MIGRATION_INCOMPLETE: code<{ migration: number; state: string; left: number; failed: number }>(
+    409,
+    1,
+    "later",
+    "the migration has not moved everything",
+  ),
   MIGRATION_STORE_IN_USE: code<{ processes: readonly string[] }>(
     409,
     1,

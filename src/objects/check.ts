@@ -24,6 +24,8 @@ export interface CheckStep {
 const smallBytes = 1000;
 /** More than any driver sends in one piece. */
 const largeBytes = 20_000_000;
+/** Bytes of the two test documents. */
+export const checkSizes = { small: smallBytes, large: largeBytes } as const;
 
 interface Checked {
   driver: ObjectDriver;

@@ -77,6 +77,8 @@ export interface DriverOpener<Config = unknown> {
    * @throws StowageError `BACKEND_UNREACHABLE`, `BACKEND_DENIED`, `BACKEND_CONTAINER_MISSING`, `CONFIG_INVALID`
    */
   open(config: Config, surroundings: DriverSurroundings, call: Call): Promise<ObjectDriver>;
+  /** How many bytes more the place takes, where that can be said at no cost. */
+  freeBytes?(config: Config): Promise<number>;
 }
 
 /** A driver as configurations name it. */

@@ -4,7 +4,7 @@
  */
 
 export { type BackendSection, type BackendSections, describeSection } from "./backends.ts";
-export { type CheckStep, checkBackend } from "./check.ts";
+export { type CheckStep, checkBackend, checkSizes } from "./check.ts";
 export type { Codec } from "./codec.ts";
 export type { Copies } from "./copies.ts";
 export type {

@@ -1,4 +1,4 @@
-import { readFile } from "node:fs/promises";
+import { readFile, statfs } from "node:fs/promises";
 import { isAbsolute, normalize } from "node:path";
 import { z } from "zod";
 import { StowageError } from "../../../errors/index.ts";
@@ -38,6 +38,10 @@ export const localfsDriver: DriverDefinition<z.output<typeof schema>> = {
   summary: "files in a directory",
   schema,
   settingsOf: ({ archive_data_dir }) => ({ archive_data_dir }),
+  async freeBytes({ archive_data_dir }) {
+    const { bavail, bsize } = await statfs(archive_data_dir);
+    return bavail * bsize;
+  },
   async open({ archive_data_dir, file_mode, directory_mode, group }, _surroundings, call) {
     return await openLocalFiles(
       {

@@ -1,0 +1,262 @@
+import { lstat, open } from "node:fs/promises";
+import type { MigrationWork, Migrator, RecordedMigration } from "../app/index.ts";
+import { type Configuration, readStorageText } from "../config/index.ts";
+import { messageOf, StowageError } from "../errors/index.ts";
+import type { FailedMove, MigrationSnapshot } from "../migration/index.ts";
+import { systemClock, throwIfAborted } from "../runtime/index.ts";
+import type { Context } from "./context.ts";
+import { formatCount, plural } from "./format.ts";
+import type { MigrationEvents } from "./migration-events.ts";
+import type { ResumeFlags } from "./migration-program.ts";
+import { type MigrationSummary, summaryOf, writeSummary } from "./migration-summary.ts";
+import { printable, printableJson } from "./printable.ts";
+import { systemTicker } from "./progress/tasks.ts";
+import { parseRate } from "./rate.ts";
+import { writeTable } from "./table.ts";
+
+/** Failures that the end of a migration names; `migration show` has them all. */
+const failuresShownMax = 20;
+const eventPaceMs = 1000;
+const concurrencyMax = 256;
+
+type PaceOptions = Omit<MigrationWork, "watch">;
+
+/** @throws StowageError `INPUT_INVALID` */
+export function paceOf({ concurrency, maxRate }: ResumeFlags): PaceOptions {
+  const count = /^\d{1,4}$/.test(concurrency) ? Number(concurrency) : 0;
+  if (concurrency !== "auto" && (count < 1 || count > concurrencyMax)) {
+    const reason = `neither auto nor a number from 1 to ${concurrencyMax}`;
+    throw new StowageError("INPUT_INVALID", { what: "--concurrency", value: concurrency, reason });
+  }
+  return {
+    concurrency: concurrency === "auto" ? "auto" : count,
+    ...(maxRate === undefined ? {} : { bytesPerSecondMax: parseRate(maxRate) }),
+  };
+}
+
+/**
+ * Before hours of work: nothing that is there is ever overwritten.
+ * @throws StowageError `INPUT_INVALID`
+ */
+export async function refuseExistingFile(file: string | undefined): Promise<void> {
+  if (file === undefined) return;
+  const isThere = await lstat(file).then(
+    () => true,
+    (error: NodeJS.ErrnoException) => error.code !== "ENOENT",
+  );
+  if (!isThere) return;
+  const reason = "it is there already, or its directory can't be reached; name a new file";
+  throw new StowageError("INPUT_INVALID", { what: "--write-config", value: file, reason });
+}
+
+export function question(isOnline: boolean): string {
+  return isOnline
+    ? "Other stowage processes may go on meanwhile if they know both stores - proceed? (y/N) "
+    : "Performing this operation requires *all* other stowage processes to be stopped - proceed? (y/N) ";
+}
+
+/** Before the question, so that they can be stopped while it waits. */
+export async function warnOfOthers({ host, format }: Context, migrator: Migrator, isOnline: boolean): Promise<void> {
+  if (isOnline || format === "json") return;
+  const others = await migrator.others();
+  if (others.length > 0) host.stderr.write(`in use by: ${others.map(printable).join(", ")}\n`);
+}
+
+export async function decline({ output }: Context, events: MigrationEvents | undefined): Promise<void> {
+  if (events !== undefined) return await events.send({ event: "declined" });
+  await output.write("Skipping conversion.\n");
+  await output.flush();
+}
+
+/** Carries out a migration, shows how far it is, and how to go on with it when it is interrupted. */
+export async function carryOut(
+  context: Context,
+  migrator: Migrator,
+  migration: RecordedMigration,
+  pace: PaceOptions,
+  events: MigrationEvents | undefined,
+): Promise<RecordedMigration> {
+  const { id } = migration;
+  const watcher = events === undefined ? await display(context, migration) : report(events, migration);
+  try {
+    const ended = await migrator.run(id, { ...pace, watch: (snapshot) => watcher.watch(snapshot) }, context.call);
+    watcher.end(ended.state);
+    return ended;
+  } catch (error) {
+    watcher.end("interrupted");
+    await events?.send({ event: "summary", ...summaryOf(await migrator.get(id, context.call), systemClock.now()) });
+    const command = `stowage objectstorage migration resume ${id}`;
+    if (context.call.signal.aborted) context.host.stderr.write(`interrupted; go on with: ${command}\n`);
+    throwIfAborted(context.call);
+    if (!(error instanceof StowageError) || error.hint !== undefined) throw error;
+    throw new StowageError(error.code, error.details as never, { cause: error, hint: `go on with: ${command}` });
+  } finally {
+    context[Symbol.dispose]();
+  }
+}
+
+interface Watcher {
+  watch(snapshot: MigrationSnapshot): void;
+  end(outcome: string): void;
+}
+
+async function display(context: Context, { bytes, counts }: RecordedMigration): Promise<Watcher> {
+  const progress = await context.startProgress();
+  let bytesDone = counts.switched.bytes + counts.done.bytes + counts.superseded.bytes;
+  const task = progress.begin("moving", bytes, bytesDone);
+  return {
+    watch(snapshot) {
+      task.relabel(labelOf(snapshot));
+      task.advance(snapshot.bytesDone - bytesDone);
+      bytesDone = snapshot.bytesDone;
+    },
+    end: (outcome) => task.end(outcome),
+  };
+}
+
+export function labelOf({ phase, objects, objectsDone, failures }: MigrationSnapshot): string {
+  const failed = failures === 0 ? "" : `, ${plural(failures, "failure")} so far`;
+  return `${phase}: ${formatCount(objectsDone)} of ${plural(objects, "object")}${failed}`;
+}
+
+function report(events: MigrationEvents, { id }: RecordedMigration): Watcher {
+  let latest: MigrationSnapshot | undefined;
+  let last = { at: systemTicker.now(), bytes: undefined as number | undefined };
+  const send = () => {
+    if (latest === undefined) return;
+    const { phase, objects, objectsDone, bytes, bytesDone, failures } = latest;
+    const now = { at: systemTicker.now(), bytes: bytesDone };
+    const rate =
+      last.bytes === undefined || now.at === last.at ? 0 : ((now.bytes - last.bytes) * 1000) / (now.at - last.at);
+    last = now;
+    latest = undefined;
+    const left = rate > 0 ? Math.max(0, Math.round((bytes - bytesDone) / rate)) : undefined;
+    events.post({
+      event: "progress",
+      ...{ id, phase, objects, objects_done: objectsDone, bytes, bytes_done: bytesDone, failures },
+      rate: Math.round(rate),
+      seconds_left: left,
+    });
+  };
+  const stop = systemTicker.every(eventPaceMs, send);
+  return {
+    watch(snapshot) {
+      const isNewPhase = latest?.phase !== snapshot.phase && last.bytes === undefined;
+      latest = snapshot;
+      if (isNewPhase) send();
+    },
+    end() {
+      stop();
+      send();
+    },
+  };
+}
+
+/** What became of it: summary, failures, configuration. Its end decides the exit code. */
+export async function conclude(
+  context: Context,
+  migrator: Migrator,
+  ended: RecordedMigration,
+  destination: Configuration,
+  writeConfig: string | undefined,
+  events: MigrationEvents | undefined,
+): Promise<void> {
+  const summary = summaryOf(ended, systemClock.now());
+  const isComplete = ended.state === "complete";
+  const failures: FailedMove[] = [];
+  if (summary.failed > 0) {
+    for await (const failure of migrator.failures(ended.id)) if (failures.push(failure) === failuresShownMax) break;
+  }
+  const writing = async () => {
+    if (events === undefined) await writeEnd(context, summary, failures);
+    else for (const failure of failures) await events.send({ event: "failure", ...failure });
+    if (isComplete) await presentConfiguration(context, migrator, destination, writeConfig, events);
+    await events?.send({ event: "summary", ...summary });
+  };
+  // Whether everything was moved is worth more than whether somebody reads of it.
+  const trouble = await writing().then(
+    () => undefined,
+    (error: unknown) => ({ error }),
+  );
+  if (!isComplete) throw incomplete(ended);
+  if (trouble !== undefined) throw trouble.error;
+}
+
+function incomplete({ id, counts, state }: RecordedMigration): StowageError {
+  const left = counts.planned.objects + counts.copied.objects + counts.verified.objects + counts.switched.objects;
+  return new StowageError(
+    "MIGRATION_INCOMPLETE",
+    { migration: id, state, left, failed: counts.failed.objects },
+    { hint: `see why: stowage objectstorage migration show ${id}; then try just these: … migration resume ${id}` },
+  );
+}
+
+async function writeEnd(context: Context, summary: MigrationSummary, failures: readonly FailedMove[]): Promise<void> {
+  const { output } = context;
+  await output.write("Migration result summary:\n");
+  await writeSummary(context, summary);
+  if (failures.length === 0) return;
+  await output.write("\n");
+  await writeFailures(context, failures);
+  if (summary.failed > failures.length) {
+    const more = formatCount(summary.failed - failures.length);
+    await output.write(`and ${more} more: stowage objectstorage migration show ${summary.id}\n`);
+    await output.flush();
+  }
+}
+
+export async function writeFailures(
+  { output, colors }: Context,
+  failures: Iterable<FailedMove> | AsyncIterable<FailedMove>,
+): Promise<void> {
+  const rows = async function* () {
+    for await (const { account, bucket, key, state, attempts, text } of failures) {
+      yield [printable(`${account}/${bucket}/${key}`), state, formatCount(attempts), printable(text)];
+    }
+  };
+  const columns = [
+    { title: "FAILED" },
+    { title: "STATE", sacrifice: 1 },
+    { title: "ATTEMPTS", alignment: "right", sacrifice: 2 },
+    { title: "REASON" },
+  ] as const;
+  await writeTable(output, columns, rows(), colors.bold);
+}
+
+/** @throws StowageError `INPUT_OUTPUT_FAILED` */
+export async function presentConfiguration(
+  context: Context,
+  migrator: Migrator,
+  destination: Configuration,
+  writeConfig: string | undefined,
+  events: MigrationEvents | undefined,
+): Promise<void> {
+  const { output, call } = context;
+  const left = await migrator.leftElsewhere(call);
+  for (const { place, objects } of left) {
+    call.log.warn(
+      { place, objects },
+      "objects lie at a place that this configuration does not name; add it to services.catalog.other_object_stores",
+    );
+  }
+  if (writeConfig !== undefined) await writeConfiguration(writeConfig, await readStorageText(destination, false));
+  const text = await readStorageText(destination, true);
+  if (events !== undefined) {
+    return await events.send({ event: "configuration", file: writeConfig, text, left });
+  }
+  if (writeConfig === undefined) {
+    await output.write("\nAfter this migration, your configuration must have these sections (secrets are masked):\n\n");
+    await output.write(printableJson(text));
+  } else await output.write(`\nThe configuration to put in place is in ${printable(writeConfig)}\n`);
+  await output.flush();
+}
+
+async function writeConfiguration(file: string, text: string): Promise<void> {
+  try {
+    await using handle = await open(file, "wx", 0o600);
+    await handle.writeFile(text);
+    await handle.sync();
+  } catch (error) {
+    throw new StowageError("INPUT_OUTPUT_FAILED", { reason: `${file}: ${messageOf(error)}` }, { cause: error });
+  }
+}
