@@ -1,20 +1,23 @@
-import type { Database, HeldLock, MigrationState, MoveState } from "../db/index.ts";
+import type { Database, HeldLock, MoveState } from "../db/index.ts";
 import { StowageError } from "../errors/index.ts";
 import type { Copies, ObjectStore, StoreMaintenance } from "../objects/index.ts";
-import { announce, type Call, type Clock, throwIfAborted } from "../runtime/index.ts";
+import { announce, type Call, type Clock, createCall, throwIfAborted } from "../runtime/index.ts";
 import { Mover } from "./mover.ts";
 import { unfinished } from "./moves.ts";
 import { Pace } from "./pace.ts";
 import {
-  advanceMoves,
-  claimMoves,
+  abandonMoves,
+  beginLife,
   countMoves,
+  endMigration,
+  expectLife,
   type FailedMove,
   failedMoves,
   findMigration,
   findOverlapping,
   insertMigration,
   listMigrationRecords,
+  type MigrationLife,
   type MigrationOptions,
   type MigrationRecord,
   type MoveCounts,
@@ -23,7 +26,6 @@ import {
   previewSelection,
   recordTotals,
   type SelectedGroup,
-  setMigrationState,
 } from "./rows.ts";
 import type { Selection } from "./selection.ts";
 
@@ -155,19 +157,24 @@ export class Migrations {
       [...new Set([selection.sourceBackendId, selection.destinationBackendId, selection.archiveBackendId])],
       call,
     );
-    await setMigrationState(this.#database.sql, id, "running", pace.executor);
+    const self = await beginLife(this.#database, id, pace.executor);
+    if (self === undefined) return await this.get(id);
     const done = progressOf(record, pace);
     const ending = endingAfter(call, lock);
     const options = { keepsSources, verify, isExclusive: !isOnline, moved: done.moved };
     const speed = new Pace(pace.clock, pace.concurrency, pace.bytesPerSecondMax);
-    const mover = new Mover(this.#database, this.#copies, id, options, speed, call.signal, ending.call);
+    const mover = new Mover(this.#database, this.#copies, self, options, speed, call.signal, ending.call);
+    // What others still write is not known before it has been caught up with.
+    let isAllKnown = !isOnline;
     try {
-      if (isOnline) await this.#redirect(record, pace, call);
+      if (isOnline) await this.#redirect(record, self, pace, call);
       await this.#passes(id, mover, pace, done, call);
-      if (isOnline) await this.#catchUp(record, mover, pace, done, call);
+      if (isOnline) isAllKnown = await this.#catchUp(record, self, mover, pace, done, call);
     } finally {
       ending.stop();
-      await this.#end(id).catch((error: unknown) => call.log.warn({ err: error }, "migration's end not recorded"));
+      await this.#end(self, isAllKnown).catch((error: unknown) =>
+        call.log.warn({ err: error }, "migration's end not recorded"),
+      );
     }
     throwIfAborted(call);
     done.phase("ended");
@@ -184,7 +191,12 @@ export class Migrations {
   }
 
   /** New objects go to the destination, once everybody can reach it. */
-  async #redirect({ id, options }: MigrationRecord, pace: MigrationPace, call: Call): Promise<void> {
+  async #redirect(
+    { id, options }: MigrationRecord,
+    self: MigrationLife,
+    pace: MigrationPace,
+    call: Call,
+  ): Promise<void> {
     const { sourceBackendId, destinationBackendId, archiveBackendId, buckets } = options.selection;
     const unready = await pace.unready?.([sourceBackendId, destinationBackendId, archiveBackendId], call);
     if (unready !== undefined && unready.length > 0) {
@@ -200,23 +212,32 @@ export class Migrations {
     const redirects = (buckets ?? ["*", archiveBucket])
       .map((bucket) => ({ backendId: sourceBackendId, bucket, toBackendId: to(bucket) }))
       .filter(({ toBackendId }) => toBackendId !== sourceBackendId);
-    await this.#database.transaction((tx) => this.#copies.setRedirects(tx, id, redirects), call);
+    await this.#database.transaction(async (tx) => {
+      await expectLife(tx, self);
+      await this.#copies.setRedirects(tx, id, redirects);
+    }, call);
     announce("migration redirected", { id });
   }
 
-  /** Until nothing is left at the source: what was written there before writers knew better, and what readers may still read. */
+  /**
+   * Until nothing is left at the source: what was written there before writers knew better, and what readers may still read. False when it was
+   * interrupted before all was known.
+   */
   async #catchUp(
     record: MigrationRecord,
+    self: MigrationLife,
     mover: Mover,
     pace: MigrationPace,
     done: ProgressKeeper,
     call: Call,
-  ): Promise<void> {
+  ): Promise<boolean> {
     const { id } = record;
     const selection = selectionFrom(record.options);
-    while (!call.signal.aborted) {
+    for (;;) {
+      if (call.signal.aborted) return false;
       const writers = await this.#copies.countWriters(selection.sourceBackendId);
       const added = await this.#database.transaction(async (tx) => {
+        await expectLife(tx, self);
         const planned = await planMoves(tx, id, selection);
         if (planned > 0) await recordTotals(tx.sql, id);
         return planned;
@@ -237,6 +258,7 @@ export class Migrations {
       await mover.finish();
       if ((await this.#left(id, ["switched"])) > 0) await pace.clock.sleep(waitMs, call).catch(() => {});
     }
+    return true;
   }
 
   /** Ends a migration where it is: what has been switched stays at the destination, all else at the source. */
@@ -244,51 +266,39 @@ export class Migrations {
     await using _ = await this.#lock(id, call);
     const record = await this.get(id);
     if (record.state === "complete" || record.state === "cancelled") return record;
-    for (const state of ["planned", "copied", "verified"] as const) {
-      for (;;) {
-        const moves = await claimMoves(this.#database, id, state, 0, 1000);
-        if (moves.length === 0) break;
-        await this.#database.transaction(async (tx) => {
-          const copies = moves.flatMap((move) => move.destinationLocationId ?? []);
-          await this.#copies.release(tx, copies);
-          await advanceMoves(
-            tx,
-            id,
-            moves.map((move) => move.sourceLocationId),
-            state,
-            "abandoned",
-          );
-        }, call);
-        announce("migration abandoned", { count: moves.length });
-      }
-    }
-    // What was switched lies at the destination; the reaper takes the rest.
-    for (;;) {
-      const moves = await claimMoves(this.#database, id, "switched", 0, 1000);
-      if (moves.length === 0) break;
-      const ids = moves.map((move) => move.sourceLocationId);
-      await this.#database.transaction((tx) => advanceMoves(tx, id, ids, "switched", "done"), call);
-    }
+    const self = await beginLife(this.#database, id);
+    if (self === undefined) return await this.get(id);
+    // All of it at once: half of a cancelled migration, gone on with, would seem to be complete without its other half.
     await this.#database.transaction(async (tx) => {
+      await expectLife(tx, self);
+      await this.#copies.releaseAll(tx, id);
       await this.#copies.clearRedirectsOf(tx, id);
-      await setMigrationState(tx.sql, id, "cancelled");
+      const count = await abandonMoves(tx, id);
+      await endMigration(tx, id, "cancelled");
+      announce("migration abandoned", { count });
     }, call);
     return await this.get(id);
   }
 
   async #status(record: MigrationRecord): Promise<MigrationStatus> {
-    return { ...record, counts: await countMoves(this.#database, record.id) };
+    return { ...record, counts: await countMoves(this.#database.sql, record.id) };
   }
 
-  async #left(id: number, states: readonly MoveState[] = unfinished): Promise<number> {
-    const counts = await countMoves(this.#database, id);
-    return states.reduce((sum, state) => sum + counts[state].objects, 0);
+  async #left(id: number, states: readonly MoveState[]): Promise<number> {
+    return leftOf(await countMoves(this.#database.sql, id), states);
   }
 
-  /** Says what is true: complete only when every move has come to its end. */
-  async #end(id: number): Promise<void> {
-    const state: MigrationState = (await this.#left(id)) === 0 ? "complete" : "incomplete";
-    await setMigrationState(this.#database.sql, id, state);
+  /** Says what is true: complete only when all is known and every move has come to its end. */
+  async #end(self: MigrationLife, isAllKnown: boolean): Promise<void> {
+    const { id } = self;
+    // Not under the call, which may have been aborted: what was done is told all the same.
+    const state = await this.#database.transaction(async (tx) => {
+      await expectLife(tx, self);
+      const left = leftOf(await countMoves(tx.sql, id), unfinished);
+      const ended = isAllKnown && left === 0 ? "complete" : "incomplete";
+      await endMigration(tx, id, ended);
+      return ended;
+    }, createCall());
     announce("migration ended", { id, state });
   }
 
@@ -302,6 +312,10 @@ export class Migrations {
       { hint: "wait for it, or end that process: it can be gone on with" },
     );
   }
+}
+
+function leftOf(counts: MoveCounts, states: readonly MoveState[]): number {
+  return states.reduce((sum, state) => sum + counts[state].objects, 0);
 }
 
 function selectionFrom({ selection: { since, until, ...rest } }: MigrationOptions): Selection {

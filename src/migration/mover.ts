@@ -1,10 +1,10 @@
-import type { Database } from "../db/index.ts";
+import type { Database, Transaction } from "../db/index.ts";
 import { isCode, type StowageError, toStowageError } from "../errors/index.ts";
 import type { Copies } from "../objects/index.ts";
 import { announce, type Call, throwIfAborted } from "../runtime/index.ts";
 import type { Move } from "./moves.ts";
 import type { Pace } from "./pace.ts";
-import { advanceMoves, claimMoves, noteFailures, setDestinations } from "./rows.ts";
+import { advanceMoves, claimMoves, expectLife, type MigrationLife, noteFailures, setDestinations } from "./rows.ts";
 
 export interface MoverOptions {
   readonly keepsSources: boolean;
@@ -25,6 +25,7 @@ export class Mover {
   readonly #database: Database;
   readonly #copies: Copies;
   readonly #id: number;
+  readonly #self: MigrationLife;
   readonly #options: MoverOptions;
   readonly #pace: Pace;
   /** Fires when no further object is to be begun; what is under way is brought to its end. */
@@ -34,7 +35,7 @@ export class Mover {
   constructor(
     database: Database,
     copies: Copies,
-    id: number,
+    self: MigrationLife,
     options: MoverOptions,
     pace: Pace,
     stop: AbortSignal,
@@ -42,7 +43,8 @@ export class Mover {
   ) {
     this.#database = database;
     this.#copies = copies;
-    this.#id = id;
+    this.#self = self;
+    this.#id = self.id;
     this.#options = options;
     this.#pace = pace;
     this.#stop = stop;
@@ -85,7 +87,7 @@ export class Mover {
   }
 
   async #copy(moves: readonly Move[]): Promise<void> {
-    const intended = await this.#database.transaction(async (tx) => {
+    const intended = await this.#transaction(async (tx) => {
       // Of an earlier life: whether its bytes are whole is not known.
       await this.#copies.release(tx, defined(moves.map((move) => move.destinationLocationId)));
       const wanted = moves.map((move) => ({
@@ -95,7 +97,7 @@ export class Mover {
       const copies = await this.#copies.intend(tx, this.#id, wanted);
       await setDestinations(tx, this.#id, copies);
       return copies;
-    }, this.#call);
+    });
     announce("migration intended", { count: intended.length });
     const sources = await this.#copies.located(intended.map(({ sourceLocationId }) => sourceLocationId));
     const failures: { sourceLocationId: number; error: StowageError }[] = [];
@@ -110,7 +112,7 @@ export class Mover {
     announce("migration stored", { count: copied.length });
     const known = new Set(intended.map(({ sourceLocationId }) => sourceLocationId));
     const gone = moves.filter((move) => !known.has(move.sourceLocationId)).map((move) => move.sourceLocationId);
-    await this.#database.transaction(async (tx) => {
+    await this.#transaction(async (tx) => {
       await this.#copies.record(tx, copied);
       await advanceMoves(
         tx,
@@ -121,7 +123,7 @@ export class Mover {
       );
       await advanceMoves(tx, this.#id, gone, "planned", "superseded");
       await noteFailures(tx, this.#id, failures, false);
-    }, this.#call);
+    });
     announce("migration copied", { count: copied.length });
     this.#options.moved(gone.length, 0, failures.length);
     const destinations = new Map(intended.map((copy) => [copy.sourceLocationId, copy.locationId]));
@@ -147,12 +149,12 @@ export class Mover {
       await this.#copies.verify(copy, this.#options.verify, this.#call);
       verified.push(move);
     });
-    await this.#database.transaction(async (tx) => {
+    await this.#transaction(async (tx) => {
       const ids = verified.map((move) => move.sourceLocationId);
       await advanceMoves(tx, this.#id, ids, "copied", "verified");
       // What could not be read back right is worth nothing: it is copied again.
       await noteFailures(tx, this.#id, failures, true);
-    }, this.#call);
+    });
     announce("migration verified", { count: verified.length });
     this.#options.moved(0, 0, failures.length);
     await this.#switch(verified.map((move) => ({ ...move, state: "verified" })));
@@ -164,7 +166,7 @@ export class Mover {
       sourceLocationId: move.sourceLocationId,
       locationId: move.destinationLocationId ?? 0,
     }));
-    const switched = await this.#database.transaction(async (tx) => {
+    const switched = await this.#transaction(async (tx) => {
       const moved = await this.#copies.switch(tx, pairs, keepsSources);
       const rest = pairs.filter((pair) => !moved.has(pair.sourceLocationId));
       await advanceMoves(tx, this.#id, [...moved], "verified", keepsSources ? "done" : "switched");
@@ -180,7 +182,7 @@ export class Mover {
         rest.map((pair) => pair.locationId),
       );
       return moved;
-    }, this.#call);
+    });
     announce("migration switched", { count: switched.size });
     const moved = moves.filter((move) => switched.has(move.sourceLocationId));
     const bytes = moved.reduce((sum, move) => sum + move.storedBytes, 0);
@@ -194,13 +196,21 @@ export class Mover {
     const { gone, failures } = this.#options.isExclusive
       ? await this.#copies.deleteAtOnce(ids, this.#call)
       : { gone: await this.#copies.gone(ids), failures: new Map<number, StowageError>() };
-    await this.#database.transaction(async (tx) => {
+    await this.#transaction(async (tx) => {
       await advanceMoves(tx, this.#id, gone, "switched", "done");
       const noted = [...failures].map(([sourceLocationId, error]) => ({ sourceLocationId, error }));
       await noteFailures(tx, this.#id, noted, false);
-    }, this.#call);
+    });
     announce("migration done", { count: gone.length });
     this.#options.moved(0, 0, failures.size);
+  }
+
+  /** Nothing is written down once another process has gone on with the migration. */
+  async #transaction<T>(work: (tx: Transaction) => Promise<T>): Promise<T> {
+    return await this.#database.transaction(async (tx) => {
+      await expectLife(tx, this.#self);
+      return await work(tx);
+    }, this.#call);
   }
 
   /** Does the work of each item when there is room for it; failures are collected, an abort of the whole is thrown. */

@@ -131,24 +131,72 @@ export async function findOverlapping(database: Database, selection: Selection):
   return rows[0]?.id;
 }
 
-export async function setMigrationState(
-  queries: Database["sql"] | Transaction["sql"],
-  id: number,
-  state: MigrationState,
-  executor?: string,
-): Promise<void> {
-  const isEnd = state === "complete" || state === "cancelled" || state === "incomplete";
-  await queries
+/** Whoever begins a migration, goes on with it or cancels it; each has a number of its own. */
+export interface MigrationLife {
+  readonly id: number;
+  readonly life: number;
+}
+
+/** From now on whoever was at the migration before can change nothing. Nothing is returned when it has ended. */
+export async function beginLife(database: Database, id: number, executor?: string): Promise<MigrationLife | undefined> {
+  const row = await database.sql
     .updateTable("migrations")
     .set({
-      state,
+      lives: sql<number>`lives + 1`,
       updated_at: sql<string>`now()`,
-      ended_at: isEnd ? sql<string>`now()` : null,
-      ...(state === "running" ? { started_at: sql<string>`coalesce(started_at, now())` } : {}),
-      ...(executor === undefined ? {} : { executor }),
+      ...(executor === undefined
+        ? {}
+        : { executor, state: "running", started_at: sql<string>`coalesce(started_at, now())`, ended_at: null }),
     })
     .where("id", "=", id)
+    .where("state", "not in", ["complete", "cancelled"])
+    .returning("lives")
+    .executeTakeFirst();
+  return row && { id, life: row.lives };
+}
+
+/**
+ * Makes sure that nobody has gone on with the migration since, until the transaction ends. A process that stood still can be taken for dead while it
+ * does not know yet that its lock is lost.
+ * @throws StowageError `DB_LOCK_LOST`
+ */
+export async function expectLife(tx: Transaction, { id, life }: MigrationLife): Promise<void> {
+  const row = await tx.sql
+    .selectFrom("migrations")
+    .select("id")
+    .where("id", "=", id)
+    .where("lives", "=", life)
+    .where("state", "not in", ["complete", "cancelled"])
+    .forShare()
+    .executeTakeFirst();
+  if (row !== undefined) return;
+  const hint = "another process has gone on with it: see it with: stowage objectstorage list-migrations";
+  throw new StowageError("DB_LOCK_LOST", { lock: `migration ${id}` }, { hint });
+}
+
+export async function endMigration(
+  tx: Transaction,
+  id: number,
+  state: "complete" | "incomplete" | "cancelled",
+): Promise<void> {
+  await tx.sql
+    .updateTable("migrations")
+    .set({ state, updated_at: sql<string>`now()`, ended_at: sql<string>`now()` })
+    .where("id", "=", id)
     .execute();
+}
+
+/** Lets all moves of a migration end where they are; returns how many had not been switched. What was switched is at its destination. */
+export async function abandonMoves(tx: Transaction, id: number): Promise<number> {
+  const { rows } = await sql<{ count: number }>`
+    with abandoned as (
+      update migration_moves set state = 'abandoned', updated_at = now()
+      where migration_id = ${id} and state in ('planned', 'copied', 'verified') returning 1),
+    switched as (
+      update migration_moves set state = 'done', updated_at = now()
+      where migration_id = ${id} and state = 'switched')
+    select count(*) as count from abandoned`.execute(tx.sql);
+  return rows[0]?.count ?? 0;
 }
 
 /** Objects and bytes as planned, from the moves. */
@@ -237,10 +285,10 @@ export type MoveCounts = Readonly<Record<MoveState, { readonly objects: number; 
   readonly failed: { readonly objects: number; readonly bytes: number };
 };
 
-export async function countMoves(database: Database, id: number): Promise<MoveCounts> {
+export async function countMoves(queries: Database["sql"] | Transaction["sql"], id: number): Promise<MoveCounts> {
   const { rows } = await sql<{ state: MoveState; failed: boolean; objects: number; bytes: number }>`
     select state, error_code is not null as failed, count(*) as objects, coalesce(sum(stored_bytes), 0)::bigint as bytes
-    from migration_moves where migration_id = ${id} group by 1, 2`.execute(database.sql);
+    from migration_moves where migration_id = ${id} group by 1, 2`.execute(queries);
   const none = () => ({ objects: 0, bytes: 0 });
   const counts = {
     planned: none(),

@@ -20,6 +20,7 @@ import {
   type Redirect,
   recordCopies,
   releaseCopies,
+  releaseCopiesOf,
   setRedirects,
   switchPointers,
 } from "./rows/copies.ts";
@@ -161,6 +162,11 @@ export class Copies {
     keepsSources: boolean,
   ): Promise<ReadonlySet<number>> {
     return switchPointers(tx, pairs, keepsSources);
+  }
+
+  /** All that a migration holds. */
+  releaseAll(tx: Transaction, migrationId: number): Promise<void> {
+    return releaseCopiesOf(tx, migrationId);
   }
 
   release(tx: Transaction, locationIds: readonly number[]): Promise<void> {

@@ -174,7 +174,7 @@ class Simulation {
     if (life.isDead || error === undefined) return;
     if (error instanceof Violation) this.#violation = error;
     const isGoodWeather = faults === 0 && Object.keys(fate).length === 0;
-    const isRefusal = isCode(error, "MIGRATION_OVERLAPS", "MIGRATION_BUSY");
+    const isRefusal = isCode(error, "MIGRATION_OVERLAPS", "MIGRATION_BUSY", "DB_LOCK_LOST");
     if (error instanceof TypeError || (isGoodWeather && !isRefusal)) this.#violation ??= error as Error;
   }
 

@@ -132,6 +132,13 @@ export async function releaseCopies(tx: Transaction, ids: readonly number[]): Pr
     where id = any(${ids}::bigint[]) and state = 'pending'`.execute(tx.sql);
 }
 
+/** All copies that a migration holds: the reaper takes them. */
+export async function releaseCopiesOf(tx: Transaction, migrationId: number): Promise<void> {
+  await sql`
+    update locations set migration_id = null, lease_until = now()
+    where migration_id = ${migrationId} and state = 'pending'`.execute(tx.sql);
+}
+
 /** A place whose new objects go elsewhere. `*` is every bucket without a line of its own. */
 export interface Redirect {
   readonly backendId: number;
