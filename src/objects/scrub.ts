@@ -9,6 +9,7 @@ import { findVersion, type Located, recordDamage } from "./rows/locations.ts";
 import {
   beginScrub,
   countDamaged,
+  damagedUpTo,
   endScrub,
   type FindingKind,
   findUnfinishedScrub,
@@ -90,10 +91,7 @@ export async function scrub(
   options: ScrubOptions,
   call: Call,
 ): Promise<ScrubReport> {
-  const unfinished = await findUnfinishedScrub(database);
-  if (unfinished !== undefined && options.restart) await endScrub(database, unfinished.id);
-  const resumed = options.restart ? undefined : unfinished;
-  const row = resumed ?? (await beginScrub(database, options.share, options.seed));
+  const { row, resumed } = await openScrub(database, options);
   const total = await scrubTotal(database);
   const left = (all: number, read: number) => Math.max(0, Math.round(all * row.share) - read);
   const task = options.begin({
@@ -106,8 +104,13 @@ export async function scrub(
   const failures: { backend: string; error: StowageError }[] = [];
   const sorted = backends.toSorted((one, other) => one.id - other.id);
   for (const backend of sorted) {
-    if (row.backendId !== undefined && backend.id < row.backendId) continue;
+    const isBehind = row.backendId !== undefined && backend.id < row.backendId;
     try {
+      // Of the part that was read before the interruption, what was found is mended now, if that is wanted now.
+      if (resumed !== undefined && options.repair !== undefined) {
+        await run.revisit(backend, isBehind ? undefined : backend.id === row.backendId ? row.afterKey : "");
+      }
+      if (isBehind) continue;
       await run.read(backend, backend.id === row.backendId ? (row.afterKey as PhysicalKey) : undefined);
     } catch (error) {
       throwIfAborted(call);
@@ -134,6 +137,20 @@ export async function scrub(
     findings: findings.map((finding) => ({ ...finding, backend: nameOf(finding.backendId) })),
     failures,
   };
+}
+
+/** There is one unfinished scrub at most: whoever comes second, be it at the same moment, goes on with it. */
+async function openScrub(
+  database: Database,
+  { share, seed, restart }: ScrubOptions,
+): Promise<{ readonly row: ScrubRow; readonly resumed: ScrubRow | undefined }> {
+  for (let isFirst = true; ; isFirst = false) {
+    const unfinished = await findUnfinishedScrub(database);
+    if (unfinished !== undefined && !(restart && isFirst)) return { row: unfinished, resumed: unfinished };
+    if (unfinished !== undefined) await endScrub(database, unfinished.id);
+    const begun = await beginScrub(database, share, seed);
+    if (begun !== undefined) return { row: begun, resumed: undefined };
+  }
 }
 
 class Scrub {
@@ -170,6 +187,17 @@ class Scrub {
       batch = [];
     }
     if (batch.length > 0) await this.#batch(backend, driver, batch);
+  }
+
+  /** What was found damaged up to a key, or all of it, is looked at again. */
+  async revisit(backend: Backend, key = "~"): Promise<void> {
+    const keys = await damagedUpTo(this.#database, backend.id, key);
+    if (keys.length === 0) return;
+    const driver = await backend.driver(this.#call);
+    for (const each of keys) {
+      const row = await findPlaced(this.#database, backend.id, each);
+      await this.#look(backend, driver, { key: each, listed: undefined, row });
+    }
   }
 
   async #batch(backend: Backend, driver: ObjectDriver, batch: readonly Placed[]): Promise<void> {

@@ -389,6 +389,20 @@ export const races: Readonly<Record<string, Race>> = {
     assert.deepEqual([findings, damaged], [[], 0]);
   },
 
+  async "two scrubs begin at the same moment"(arena) {
+    await using store = await arena.store();
+    await arena.put(store, "x");
+    let scrubbing: ReturnType<Arena["scrub"]> | undefined;
+    await arena.transaction(async (tx) => {
+      // As the other one does it; nobody sees it yet.
+      await tx.sql.insertInto("scrubs").values({ share: 1, seed: 1 }).execute();
+      scrubbing = arena.scrub(store);
+      await untilItWaits(arena, scrubbing);
+    });
+    const report = await scrubbing;
+    assert.deepEqual([report?.findings, report?.isResumed, report?.objects], [[], true, 1]);
+  },
+
   async "an object is overwritten before it lies at its copy"(arena) {
     await using store = await arena.store();
     await arena.put(store, "x");

@@ -33,13 +33,15 @@ export async function findUnfinishedScrub(database: Database): Promise<ScrubRow 
   return row && rowOf(row);
 }
 
-export async function beginScrub(database: Database, share: number, seed: number): Promise<ScrubRow> {
+/** Nothing when there is an unfinished one. */
+export async function beginScrub(database: Database, share: number, seed: number): Promise<ScrubRow | undefined> {
   const row = await database.sql
     .insertInto("scrubs")
     .values({ share, seed })
+    .onConflict((conflict) => conflict.doNothing())
     .returning(columns)
-    .executeTakeFirstOrThrow();
-  return rowOf(row);
+    .executeTakeFirst();
+  return row && rowOf(row);
 }
 
 export async function recordScrubProgress(
@@ -114,6 +116,20 @@ export async function recordChecked(database: Database, ids: readonly number[]):
     .set({ checked_at: sql<string>`now()`, damage: null })
     .where("id", "in", ids)
     .execute();
+}
+
+/** Live objects at a backend that were found damaged before a key, by whomever. */
+export async function damagedUpTo(database: Database, backendId: number, key: string): Promise<readonly PhysicalKey[]> {
+  const rows = await database.sql
+    .selectFrom("locations")
+    .select("physical_key")
+    .where("damage", "is not", null)
+    .where("state", "=", "live")
+    .where("backend_id", "=", backendId)
+    .where("physical_key", "<=", key)
+    .orderBy("physical_key")
+    .execute();
+  return rows.map((row) => row.physical_key as PhysicalKey);
 }
 
 /** How many live objects are damaged, whoever noticed. */
