@@ -32,7 +32,7 @@ export class Doer {
     const store = this.#world.store(operation.store);
     switch (operation.kind) {
       case "put":
-        return await this.#put(operation.number, store, operation.store, operation.drafts, operation.end);
+        return await this.#put(operation.number, store, operation.store, operation);
       case "failingPut": {
         const content = this.#contentOf(operation.draft);
         await store.stage(operation.draft.ref, bodyOf(content, true, operation.failAfter), call);
@@ -65,11 +65,15 @@ export class Doer {
         await store.reclaimable(call);
         return;
       case "cut":
-        await pause(operation.pauses);
+        await this.#pause(operation.pauses);
         return await this.#world.cutSessions();
       case "jump":
-        await pause(operation.pauses);
+        await this.#pause(operation.pauses);
         return await this.#world.jump(operation.seconds);
+      case "expire":
+        await this.#pause(operation.pauses);
+        await this.#world.jump(operation.seconds);
+        await store.reap(100, call);
     }
   }
 
@@ -90,14 +94,14 @@ export class Doer {
     number: number,
     store: Store,
     database: 0 | 1,
-    drafts: readonly Draft[],
-    end: "commit" | "rollback" | "abandon",
+    { drafts, end, pauses }: Extract<Operation, { kind: "put" }>,
   ): Promise<void> {
     const staged: StagedObject[] = [];
     for (const draft of drafts) {
       staged.push(await store.stage(draft.ref, bodyOf(this.#contentOf(draft), number % 2 === 0), call));
     }
     if (end === "abandon") return;
+    await this.#pause(pauses);
     const values = new Map(staged.map(({ ref, contentDigest }) => [nameOf(ref), contentDigest]));
     await this.#inTransaction(this.#model.intend(number, values), database, async (tx) => {
       const versions = await store.publish(tx, staged);
@@ -155,7 +159,7 @@ export class Doer {
     const pieces: Buffer[] = [];
     for await (const piece of opened.body) {
       pieces.push(piece as Buffer);
-      await pause(pauses);
+      await this.#pause(pauses);
     }
     const bytes = Buffer.concat(pieces);
     this.#saw(number, ref, digestOf(bytes));
@@ -191,6 +195,11 @@ export class Doer {
     }
   }
 
+  /** By journeys to the database: others take as many for their steps. */
+  async #pause(journeys: number): Promise<void> {
+    for (let journey = 0; journey < journeys; journey++) await this.#world.journey();
+  }
+
   #saw(operation: number, ref: ObjectRef, value: Value): void {
     this.#model.saw({ operation, name: nameOf(ref), value });
   }
@@ -200,8 +209,4 @@ export class Doer {
     this.#contents.set(content.digest, { serial, sizeBytes });
     return content;
   }
-}
-
-async function pause(turns: number): Promise<void> {
-  for (let turn = 0; turn < turns; turn++) await new Promise((resolve) => setImmediate(resolve));
 }

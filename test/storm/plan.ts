@@ -13,7 +13,12 @@ export interface Draft {
 
 type Deed =
   /** Staged one after the other, published in one transaction. */
-  | { readonly kind: "put"; readonly drafts: readonly Draft[]; readonly end: "commit" | "rollback" | "abandon" }
+  | {
+      readonly kind: "put";
+      readonly drafts: readonly Draft[];
+      readonly end: "commit" | "rollback" | "abandon";
+      readonly pauses: number;
+    }
   | { readonly kind: "failingPut"; readonly draft: Draft; readonly failAfter: number }
   | { readonly kind: "retire"; readonly ref: ObjectRef }
   /** One is removed and another comes, in one transaction. */
@@ -22,6 +27,8 @@ type Deed =
   | { readonly kind: "getPart"; readonly ref: ObjectRef; readonly sizeBytes: number }
   | { readonly kind: "find"; readonly ref: ObjectRef }
   | { readonly kind: "reap"; readonly limit: number }
+  /** The clock jumps, and at once the reaper comes. */
+  | { readonly kind: "expire"; readonly seconds: number; readonly pauses: number }
   | { readonly kind: "scrub"; readonly share: number; readonly isRepairing: boolean; readonly restart: boolean }
   | { readonly kind: "usage" }
   | { readonly kind: "cut"; readonly pauses: number }
@@ -55,7 +62,8 @@ const weights: Readonly<Record<Deed["kind"], number>> = {
   scrub: 1.5,
   usage: 1,
   cut: 1.5,
-  jump: 4,
+  jump: 3,
+  expire: 3,
 };
 const kinds = Object.entries(weights) as readonly (readonly [Deed["kind"], number])[];
 const weightOfAll = kinds.reduce((sum, [, weight]) => sum + weight, 0);
@@ -73,13 +81,15 @@ export function* planOf(random: SeededRandom, operations: number): Generator<Bat
     const interlude = interludeOf(random);
     const isStormy = random.next() < 0.65;
     const size = Math.min(1 + random.integer(8), operations - number);
+    // Every second batch is about few objects, so that its operations meet.
+    const here = random.next() < 0.5 ? [random.pick(refs), random.pick(refs)] : refs;
     const batch: Operation[] = [];
     for (let index = 0; index < size; index++) {
       const store = random.integer(2) as 0 | 1;
       // Two jumps at once could be longer than what is on its way lives.
-      const hasJump = batch.some(({ kind }) => kind === "jump");
-      const deed = deedOf(random, draft);
-      batch.push({ number: ++number, store, ...(deed.kind === "jump" && hasJump ? { kind: "usage" } : deed) });
+      const hasJump = batch.some(isJump);
+      const deed = deedOf(random, here, draft);
+      batch.push({ number: ++number, store, ...(isJump(deed) && hasJump ? { kind: "reap", limit: 100 } : deed) });
     }
     yield { interlude, isStormy, operations: batch };
   }
@@ -91,8 +101,8 @@ function sizeOf(serial: number): number {
   const choice = mixed % 100;
   const detail = (mixed >>> 8) / 2 ** 24;
   if (choice < 3) return 0;
-  if (choice < 75) return 30 + Math.floor(detail * 10_000);
-  if (choice < 93) return Math.floor(detail * 400_000);
+  if (choice < 70) return 30 + Math.floor(detail * 10_000);
+  if (choice < 88) return Math.floor(detail * 400_000);
   // Larger than what is checked before its first byte is handed on.
   return 1_048_577 + Math.floor(detail * 600_000);
 }
@@ -113,19 +123,24 @@ function kindOf(drawn: number): Deed["kind"] {
   return "get";
 }
 
-function deedOf(random: SeededRandom, draft: (ref: ObjectRef) => Draft): Deed {
+function isJump({ kind }: Pick<Deed, "kind">): boolean {
+  return kind === "jump" || kind === "expire";
+}
+
+function deedOf(random: SeededRandom, here: readonly ObjectRef[], draft: (ref: ObjectRef) => Draft): Deed {
   const kind = kindOf(random.next());
-  const ref = random.pick(refs);
-  const pauses = random.integer(60);
+  const ref = random.pick(here);
+  const pauses = random.integer(20);
   switch (kind) {
     case "put": {
       const count = random.next() < 0.75 ? 1 : 2 + random.integer(3);
-      const chosen = new Set(Array.from({ length: count }, () => random.pick(refs)));
+      const chosen = new Set(Array.from({ length: count }, () => random.pick(here)));
       const end = random.next();
       return {
         kind,
         drafts: [...chosen].map(draft),
         end: end < 0.85 ? "commit" : end < 0.93 ? "rollback" : "abandon",
+        pauses: random.next() < 0.3 ? pauses : 0,
       };
     }
     case "failingPut":
@@ -135,7 +150,7 @@ function deedOf(random: SeededRandom, draft: (ref: ObjectRef) => Draft): Deed {
       return { kind, ref, draft: draft(other) };
     }
     case "get":
-      return { kind, ref, pauses: random.next() < 0.3 ? pauses : 0 };
+      return { kind, ref, pauses: random.next() < 0.4 ? pauses : 0 };
     case "getPart":
       return { kind, ref, sizeBytes: random.integer(20_000) };
     case "reap":
@@ -143,6 +158,7 @@ function deedOf(random: SeededRandom, draft: (ref: ObjectRef) => Draft): Deed {
     case "scrub":
       return { kind, share: random.pick([0.3, 1]), isRepairing: random.next() < 0.5, restart: random.next() < 0.5 };
     case "jump":
+    case "expire":
       return { kind, seconds: random.pick([301, 901, 950]), pauses };
     case "cut":
       return { kind, pauses };

@@ -92,7 +92,7 @@ class Storm {
   async #batch({ interlude, isStormy, operations }: Batch): Promise<void> {
     if (interlude !== undefined) await this.#interlude(interlude);
     this.#world.setWeather(isStormy);
-    const isDisturbed = operations.some(({ kind }) => kind === "cut" || kind === "jump");
+    const isDisturbed = operations.some(({ kind }) => ["cut", "jump", "expire"].includes(kind));
     this.#isCalm = !isStormy && !isDisturbed;
     const working = Promise.all(operations.map((operation) => this.#do(operation)));
     await ended(working, () => `hangs: one of ${operations.map(describe).join("; ")}`);

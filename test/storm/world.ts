@@ -150,6 +150,11 @@ export class World implements AsyncDisposable {
     );
   }
 
+  /** To the database and back. */
+  async journey(): Promise<void> {
+    await sql`select 1`.execute(this.eye.sql);
+  }
+
   /** As when the database server restarts: every session but ours ends. */
   async cutSessions(): Promise<void> {
     await sql`select pg_terminate_backend(pid) from pg_stat_activity
