@@ -3,11 +3,11 @@
  * says of each object how far it is, so that a migration can be interrupted at any instant and gone on with, and never says more than is true.
  */
 export {
-  type MigrationOrder,
   type MigrationPace,
   type MigrationSnapshot,
   type MigrationStatus,
   Migrations,
 } from "./migrations.ts";
+export type { MigrationOrder } from "./order.ts";
 export type { FailedMove, MoveCounts, PlaceName, SelectedGroup } from "./rows.ts";
 export { type Selection, type SelectionFlags, type StoreBackends, selectionOf } from "./selection.ts";

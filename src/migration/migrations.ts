@@ -4,6 +4,7 @@ import type { Copies, ObjectStore, StoreMaintenance } from "../objects/index.ts"
 import { announce, type Call, type Clock, createCall, throwIfAborted } from "../runtime/index.ts";
 import { Mover } from "./mover.ts";
 import { unfinished } from "./moves.ts";
+import { canonical, type MigrationOrder, optionsOf, selectionFrom } from "./order.ts";
 import { Pace } from "./pace.ts";
 import {
   abandonMoves,
@@ -21,24 +22,12 @@ import {
   type MigrationOptions,
   type MigrationRecord,
   type MoveCounts,
-  type PlaceName,
   planMoves,
   previewSelection,
   recordTotals,
   type SelectedGroup,
 } from "./rows.ts";
 import type { Selection } from "./selection.ts";
-
-export interface MigrationOrder {
-  readonly selection: Selection;
-  readonly source: PlaceName;
-  readonly destination: PlaceName;
-  readonly keepsSources: boolean;
-  readonly verify: "readback" | "checksum";
-  /** Others read and write meanwhile: new objects go to the destination from the start, sources stay until the grace period of readers is over. */
-  readonly isOnline: boolean;
-  readonly files: readonly [source: string, destination: string];
-}
 
 /** How it is done, as opposed to what. */
 export interface MigrationPace {
@@ -164,12 +153,14 @@ export class Migrations {
     const options = { keepsSources, verify, isExclusive: !isOnline, moved: done.moved };
     const speed = new Pace(pace.clock, pace.concurrency, pace.bytesPerSecondMax);
     const mover = new Mover(this.#database, this.#copies, self, options, speed, call.signal, ending.call);
-    // What others still write is not known before it has been caught up with.
-    let isAllKnown = !isOnline;
+    // What was written meanwhile is not known before it has been caught up with.
+    let isAllKnown = false;
     try {
       if (isOnline) await this.#redirect(record, self, pace, call);
       await this.#passes(id, mover, pace, done, call);
-      if (isOnline) isAllKnown = await this.#catchUp(record, self, mover, pace, done, call);
+      isAllKnown = isOnline
+        ? await this.#catchUp(record, self, mover, pace, done, call)
+        : await this.#moveAnew(record, self, mover, pace, done, call);
     } finally {
       ending.stop();
       await this.#end(self, isAllKnown).catch((error: unknown) =>
@@ -219,6 +210,35 @@ export class Migrations {
     announce("migration redirected", { id });
   }
 
+  /** What was written anew or mended at the source since it was planned. False when it was interrupted before all was known. */
+  async #moveAnew(
+    record: MigrationRecord,
+    self: MigrationLife,
+    mover: Mover,
+    pace: MigrationPace,
+    done: ProgressKeeper,
+    call: Call,
+  ): Promise<boolean> {
+    const { id } = record;
+    for (;;) {
+      if (call.signal.aborted) return false;
+      if ((await this.#left(id, ["superseded"])) === 0) return true;
+      const added = await this.#planMore(self, selectionFrom(record.options), "superseded", call);
+      if (added === 0) return true;
+      done.planned(await this.get(id));
+      await this.#passes(id, mover, pace, done, call);
+    }
+  }
+
+  async #planMore(self: MigrationLife, selection: Selection, which: "all" | "superseded", call: Call): Promise<number> {
+    return await this.#database.transaction(async (tx) => {
+      await expectLife(tx, self);
+      const added = await planMoves(tx, self.id, selection, which);
+      if (added > 0) await recordTotals(tx.sql, self.id);
+      return added;
+    }, call);
+  }
+
   /**
    * Until nothing is left at the source: what was written there before writers knew better, and what readers may still read. False when it was
    * interrupted before all was known.
@@ -236,12 +256,7 @@ export class Migrations {
     for (;;) {
       if (call.signal.aborted) return false;
       const writers = await this.#copies.countWriters(selection.sourceBackendId);
-      const added = await this.#database.transaction(async (tx) => {
-        await expectLife(tx, self);
-        const planned = await planMoves(tx, id, selection);
-        if (planned > 0) await recordTotals(tx.sql, id);
-        return planned;
-      }, call);
+      const added = await this.#planMore(self, selection, "all", call);
       if (added > 0) {
         done.planned(await this.get(id));
         await this.#passes(id, mover, pace, done, call);
@@ -316,35 +331,6 @@ export class Migrations {
 
 function leftOf(counts: MoveCounts, states: readonly MoveState[]): number {
   return states.reduce((sum, state) => sum + counts[state].objects, 0);
-}
-
-function selectionFrom({ selection: { since, until, ...rest } }: MigrationOptions): Selection {
-  return {
-    ...rest,
-    ...(since === undefined ? {} : { since: new Date(since) }),
-    ...(until === undefined ? {} : { until: new Date(until) }),
-  };
-}
-
-function optionsOf({ selection, keepsSources, verify, isOnline, files }: MigrationOrder): MigrationOptions {
-  const { since, until, ...rest } = selection;
-  return {
-    selection: {
-      ...rest,
-      ...(since === undefined ? {} : { since: since.toISOString() }),
-      ...(until === undefined ? {} : { until: until.toISOString() }),
-    },
-    keepsSources,
-    verify,
-    isOnline,
-    files,
-  };
-}
-
-/** What makes two orders the same: what is selected, and what becomes of the sources. */
-function canonical({ selection, keepsSources }: MigrationOptions): string {
-  const entries = Object.entries(selection).toSorted(([one], [other]) => (one < other ? -1 : 1));
-  return JSON.stringify([entries, keepsSources]);
 }
 
 function overlaps(id: number): StowageError {

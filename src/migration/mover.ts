@@ -105,7 +105,10 @@ export class Mover {
     await this.#atOnce(intended, failures, async (copy) => {
       const source = sources.get(copy.sourceLocationId);
       if (source === undefined) return;
-      await this.#pace.pay(source.storedBytes, this.#call);
+      // Who still waits for their turn when all is to stop has not begun.
+      await this.#pace.pay(source.storedBytes, { ...this.#call, signal: this.#stop }).catch(() => {});
+      throwIfAborted(this.#call);
+      if (this.#stop.aborted) return;
       const written = await this.#copies.copy(source, copy, this.#call);
       copied.push({ ...copy, written });
     });

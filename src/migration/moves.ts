@@ -11,7 +11,7 @@ import type { MoveState } from "../db/index.ts";
  * | `verified` | they were read back and are right | readers still at the source | the pointer is moved, by compare-and-set |
  * | `switched` | the pointer at the destination, the source retired, in one transaction | the source's bytes, unused | they are deleted: at once when nobody else has the store open, else by the reaper when the grace period of readers is over |
  * | `done` | the source is gone, or kept because that was asked for | – | – |
- * | `superseded` | the object changed or went meanwhile: there is nothing to move | a copy that is released to the reaper | – |
+ * | `superseded` | the object changed, moved or went meanwhile | a copy that is released to the reaper | what lies at the source now is planned as another move |
  * | `abandoned` | the migration was cancelled before the switch | the same | – |
  *
  * A failure is a code, a text and a count of attempts beside the state, so that work done is not forgotten.
