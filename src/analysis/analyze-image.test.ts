@@ -70,7 +70,7 @@ describe("deletion in the middle of an analysis", () => {
       async stage(ref, body, under) {
         if (ref.bucket === "analysis_data" && retired === 0) {
           await sql`update layer_documents set last_used_at = 'epoch'`.execute(opened.database.sql);
-          retired += await retireUnusedLayers(opened.database, store, 100, call);
+          retired += await retireUnusedLayers(opened.database, store, { limit: 100, isAlone: false }, call);
         }
         return store.stage(ref, body, under);
       },
@@ -156,7 +156,7 @@ describe("layers that nobody needs", () => {
   test("go when no image stands on them and nobody used them lately, at most so many", async () => {
     const store = await openStore();
     const { digest } = await analyze(store);
-    const retire = (limit: number) => retireUnusedLayers(opened.database, store, limit, call);
+    const retire = (limit: number) => retireUnusedLayers(opened.database, store, { limit, isAlone: false }, call);
     await sql`update layer_documents set last_used_at = 'epoch'`.execute(opened.database.sql);
     expect(await retire(100)).toBe(0);
     await deleteImage(store, digest);

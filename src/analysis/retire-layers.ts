@@ -7,10 +7,18 @@ import { forgetUnusedLayers, unusedLayers } from "./rows.ts";
 /** An analysis between two of its steps must not lose a layer: nothing used more recently is taken. */
 const graceSeconds = 900;
 
-/** Retires the documents of layers that no image stands on any more and nobody used lately; a bounded pass. Returns how many. */
-export function retireUnusedLayers(database: Database, store: ObjectStore, limit: number, call: Call): Promise<number> {
+/**
+ * Retires the documents of layers that no image stands on any more and nobody used lately; a bounded pass. Returns how many.
+ * Where `isAlone`, no analysis is at work.
+ */
+export function retireUnusedLayers(
+  database: Database,
+  store: ObjectStore,
+  { limit, isAlone }: { readonly limit: number; readonly isAlone: boolean },
+  call: Call,
+): Promise<number> {
   return database.transaction(async (tx) => {
-    const keys = await forgetUnusedLayers(tx, graceSeconds, limit);
+    const keys = await forgetUnusedLayers(tx, isAlone ? 0 : graceSeconds, limit);
     for (const key of keys) await store.retire(tx, layerRef(key));
     return keys.length;
   }, call);

@@ -140,6 +140,8 @@ export interface Application extends AsyncDisposable {
 }
 
 export interface ApplicationOptions {
+  /** Take the store for this process alone: refused while others have it open. */
+  readonly isAlone?: boolean;
   /** In a word or two, for other processes that have to wait for this one: `analyze`. */
   readonly purpose: string;
   /** Which stores there are. The database is named by `database`, whatever the configuration says. */

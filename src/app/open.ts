@@ -20,7 +20,7 @@ import type {
 } from "./application.ts";
 import { sectionsOf } from "./sections.ts";
 import { StoreKeeper } from "./store-keeper.ts";
-import { nameOfProcess, type StoreShare, shareBackends, shareStore } from "./store-lock.ts";
+import { nameOfProcess, type StoreShare, shareBackends, shareStore, takeStore } from "./store-lock.ts";
 
 /** Until accounts come, everything belongs to this one. */
 const account = "admin";
@@ -40,10 +40,11 @@ export async function openApplication(options: ApplicationOptions, call: Call): 
   opening.defer(async () => await (await threads)?.[Symbol.asyncDispose]());
   const applicationName = nameOfProcess(options.purpose);
   const database = opening.use(await openDatabase(options.database, { applicationName }, call));
-  const sharing = shareStore(database, call);
+  const isAlone = options.isAlone ?? false;
+  const sharing: Promise<StoreShare> = isAlone ? takeStore(database, call) : shareStore(database, call);
   sharing.catch(() => {});
   opening.defer(async () => await (await sharing.catch(() => undefined))?.[Symbol.asyncDispose]());
-  const store = await openObjectStore({ database, sections: await sectionsOf(options.configuration), guard });
+  const store = await openObjectStore({ database, sections: await sectionsOf(options.configuration), guard, isAlone });
   const share = await sharing;
   const reach = opening.use(await shareBackends(database, store.reachable, call));
   const application = new OpenApplication(database, store, { share, reach }, options, await threads);
@@ -87,7 +88,7 @@ class OpenApplication implements Application {
     this.#store = store;
     this.#images = new Images(database, store);
     this.#options = options;
-    this.objectStorage = new StoreKeeper(database, store, account);
+    this.objectStorage = new StoreKeeper(database, store, account, options.isAlone ?? false);
   }
 
   async analyze(text: string, options: AnalyzeOptions, caller: Call): Promise<AnalysisReport> {
@@ -210,7 +211,7 @@ class OpenApplication implements Application {
   async #maintain(call: Call): Promise<void> {
     try {
       const { retireUnusedLayers } = await analysis();
-      await retireUnusedLayers(this.#database, this.#store, maintenanceLimit, call);
+      await retireUnusedLayers(this.#database, this.#store, { limit: maintenanceLimit, isAlone: false }, call);
       const { failures } = await this.#store.reap(maintenanceLimit, call);
       for (const { backend, error } of failures) call.log.warn({ err: error, backend }, "upkeep failed");
     } catch (error) {

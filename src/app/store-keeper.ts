@@ -26,9 +26,12 @@ export class StoreKeeper implements ObjectStorage {
   readonly #database: Database;
   readonly #store: ObjectStore & StoreMaintenance;
   readonly #account: string;
+  readonly #isAlone: boolean;
   #isElsewhereTold = false;
 
-  constructor(database: Database, store: ObjectStore & StoreMaintenance, account: string) {
+  /** @param isAlone nobody else has the store open, for as long as this lives */
+  constructor(database: Database, store: ObjectStore & StoreMaintenance, account: string, isAlone: boolean) {
+    this.#isAlone = isAlone;
     this.#database = database;
     this.#store = store;
     this.#account = account;
@@ -87,7 +90,12 @@ export class StoreKeeper implements ObjectStorage {
     const { retireUnusedLayers } = await analysis();
     let all = 0;
     for (;;) {
-      const retired = await retireUnusedLayers(this.#database, this.#store, passLimit, call);
+      const retired = await retireUnusedLayers(
+        this.#database,
+        this.#store,
+        { limit: passLimit, isAlone: this.#isAlone },
+        call,
+      );
       all += retired;
       if (retired < passLimit) return all;
     }

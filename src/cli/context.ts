@@ -41,7 +41,7 @@ export interface Context extends Disposable {
   /** What the options, the environment and the configuration file say together. */
   settings(): Promise<Settings>;
   /** Opens the application as the global options say; the command closes it. */
-  open(options?: Pick<ApplicationOptions, "willAnalyze">): Promise<Application>;
+  open(options?: Pick<ApplicationOptions, "willAnalyze" | "isAlone">): Promise<Application>;
   /** Opens what tries the stores of a configuration file; the command closes it. */
   openStoreCheck(file: string): Promise<StoreCheck>;
   /** Opens what migrates from the stores of one file to those of another; the command closes it. */
@@ -85,13 +85,13 @@ export function createContext(command: string, options: GlobalOptions, host: Hos
     colors: colorsFor(host.stdout, options, environment),
     call,
     settings,
-    async open({ willAnalyze = false } = {}) {
+    async open({ willAnalyze = false, isAlone = false } = {}) {
       const effective = await settings();
       warn(effective);
       const { configuration, database, temporaryDirectory } = effective;
       const { credentials } = environment;
       return await host.openApplication(
-        { purpose: command, configuration, database, limits, temporaryDirectory, willAnalyze, credentials },
+        { purpose: command, configuration, database, limits, temporaryDirectory, willAnalyze, isAlone, credentials },
         call,
       );
     },

@@ -84,6 +84,10 @@ export function addObjectStorage(program: Command, start: Start): void {
       )
       .option("--dry-run", "show what would be reclaimed, now and later, and change nothing")
       .option(
+        "--exclusive",
+        "wait for nothing: take the store for this command alone, or refuse while others have it open",
+      )
+      .option(
         "--compact",
         "write the database's object tables anew without free space; locks each meanwhile, and needs room for its new form",
       )
@@ -95,6 +99,7 @@ export function addObjectStorage(program: Command, start: Start): void {
     [
       { command: "stowage objectstorage gc --dry-run", does: "what could be reclaimed?" },
       { command: "stowage objectstorage gc", does: "reclaim it" },
+      { command: "stowage objectstorage gc --exclusive", does: "all of it, at once, while nobody else is at work" },
       { command: "stowage objectstorage gc --compact", does: "and make the database's files smaller" },
     ],
   );
@@ -157,6 +162,7 @@ export interface UsageFlags {
 export interface GcFlags {
   readonly dryRun?: boolean;
   readonly compact?: boolean;
+  readonly exclusive?: boolean;
 }
 
 export interface ScrubFlags {

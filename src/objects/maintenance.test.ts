@@ -460,6 +460,31 @@ describe("scrub", () => {
     expect((await scrub(store)).isResumed).toBe(false);
   });
 
+  test("a resumed repair mends what was found before the interruption", async () => {
+    await using store = await filled(250);
+    for (const path of await blobsOf("one")) await truncate(path, 100);
+    const abort = new AbortController();
+    let advanced = 0;
+    const begin = () => ({
+      advance() {
+        if (++advanced === 130) abort.abort();
+      },
+      end() {},
+      relabel() {},
+    });
+    const options = { share: 1, restart: false, seed: 1, clock: systemClock, begin };
+    expect((await failureOf(store.scrub(options, createCall({ signal: abort.signal })))).code).toBe(
+      "INPUT_INTERRUPTED",
+    );
+    const lost = new Set<string>();
+    const onLost = async ({ key }: ObjectRef) => {
+      lost.add(key);
+      return true;
+    };
+    expect(await scrub(store, { repair: { onLost } })).toMatchObject({ isResumed: true });
+    expect(lost.size).toBe(250);
+  });
+
   test("a sample is about as large as was asked for", async () => {
     await using store = await filled(200);
     const { objects } = await scrub(store, { share: 0.25 });

@@ -55,6 +55,8 @@ export interface ObjectStoreOptions {
   readonly leaseSeconds?: number;
   /** The longest life of a request to the backend: what a dead writer sent can arrive so late. Default 900. */
   readonly lateSeconds?: number;
+  /** Nobody else has the store open, and nobody will for as long as it lives: no lease and no grace period is waited for. */
+  readonly isAlone?: boolean;
 }
 
 /** Documents up to this size are checked before their first byte is handed on. */
@@ -73,6 +75,7 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
   readonly #retireGraceSeconds: number;
   readonly #leaseSeconds: number;
   readonly #lateSeconds: number;
+  readonly #isAlone: boolean;
   readonly #backends: Backends;
   readonly copies: Copies;
 
@@ -82,6 +85,7 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
     this.#retireGraceSeconds = options.retireGraceSeconds ?? 900;
     this.#leaseSeconds = options.leaseSeconds ?? 300;
     this.#lateSeconds = options.lateSeconds ?? 900;
+    this.#isAlone = options.isAlone ?? false;
     this.copies = new Copies(options.database, backends, this.#lateSeconds);
   }
 
@@ -166,7 +170,11 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
   }
 
   async reap(limit: number, call: Call): Promise<ReapReport> {
-    const options = { graceSeconds: this.#retireGraceSeconds, lateSeconds: this.#lateSeconds };
+    const options = {
+      graceSeconds: this.#retireGraceSeconds,
+      lateSeconds: this.#lateSeconds,
+      isAlone: this.#isAlone,
+    };
     return await reap(this.#database, this.#backends.all, options, limit, call);
   }
 

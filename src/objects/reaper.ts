@@ -19,6 +19,8 @@ import type { ReapReport } from "./store.ts";
 export interface ReapOptions {
   readonly graceSeconds: number;
   readonly lateSeconds: number;
+  /** Nobody else has the store open. */
+  readonly isAlone: boolean;
 }
 
 /** Deletions at one backend at once. */
@@ -42,7 +44,7 @@ export async function reap(
         failures.push({ backend: backend.description, error: toStowageError(error) });
       }
     };
-    const decided = await condemn(database, backend.id, options.graceSeconds, limit);
+    const decided = await condemn(database, backend.id, options, limit);
     if (decided > 0) announce("objects deleting", { count: decided });
     // What a shared backend is told twice may arrive twice; a database's statements do not.
     const repeats = backend.name !== "db";

@@ -20,7 +20,7 @@ export async function objectstorageGc(context: Context, flags: GcFlags): Promise
   const progress = await context.startProgress();
   let report: CollectionReport;
   {
-    await using application = await context.open();
+    await using application = await context.open({ isAlone: flags.exclusive ?? false });
     if (flags.compact) progress.tell("the tables of objects are locked while they are written anew");
     report = await application.objectStorage.collectGarbage(
       { compact: flags.compact ?? false, progress },

@@ -11,11 +11,14 @@ export interface LocationRow {
   readonly isUnsettled: boolean;
 }
 
-/** Decides which locations go: pending ones whose writer's lease has ended, retired ones whose grace period is over. Returns how many. */
+/**
+ * Decides which locations go: pending ones whose writer's lease has ended, retired ones whose grace period is over. Returns how many.
+ * Where `isAlone`, nobody else has the store open: no writer is alive and nobody reads.
+ */
 export async function condemn(
   database: Database,
   backendId: number,
-  graceSeconds: number,
+  { graceSeconds, isAlone }: { readonly graceSeconds: number; readonly isAlone: boolean },
   limit: number,
 ): Promise<number> {
   const result = await database.sql
@@ -32,10 +35,10 @@ export async function condemn(
               // What a migration holds it goes on with, however long it was interrupted.
               and([
                 eb("state", "=", "pending"),
-                eb("lease_until", "<", sql<Date>`now()`),
+                ...(isAlone ? [] : [eb("lease_until", "<", sql<Date>`now()`)]),
                 eb("migration_id", "is", null),
               ]),
-              and([eb("state", "=", "retired"), eb("state_since", "<=", ago(graceSeconds))]),
+              and([eb("state", "=", "retired"), ...(isAlone ? [] : [eb("state_since", "<=", ago(graceSeconds))])]),
             ]),
           )
           .select("id")
