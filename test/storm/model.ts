@@ -10,6 +10,8 @@ export interface Write {
   readonly operation: number;
   readonly name: string;
   readonly value: Value;
+  /** What it was before may have been the same. */
+  readonly isChange: boolean;
   fate: Fate;
   /** As it was published; left out when that is not known, or when it removed the object. */
   version?: number;
@@ -42,7 +44,9 @@ export class Model {
 
   /** Before it is tried. */
   intend(operation: number, values: ReadonlyMap<string, Value>): Together {
-    const writes = [...values].map(([name, value]): Write => ({ operation, name, value, fate: "failed" }));
+    const writes = [...values].map(
+      ([name, value]): Write => ({ operation, name, value, isChange: !this.possible(name).has(value), fate: "failed" }),
+    );
     this.#writes.push(...writes);
     this.#transactions.push(writes);
     return writes;
@@ -116,10 +120,11 @@ export class Model {
     const isAlone = transaction.every(
       ({ name }) => this.#writes.filter((write) => write.name === name && write.fate !== "failed").length === 1,
     );
-    if (transaction.length < 2 || !isAlone) return [];
-    const happened = transaction.filter(({ name, value }) => seen.get(name) === value);
-    if (happened.length === 0 || happened.length === transaction.length) return [];
-    return [`operation ${transaction[0]?.operation}: ${happened.length} of ${transaction.length} writes happened`];
+    const changes = transaction.filter(({ isChange }) => isChange);
+    if (changes.length < 2 || !isAlone) return [];
+    const happened = changes.filter(({ name, value }) => seen.get(name) === value);
+    if (happened.length === 0 || happened.length === changes.length) return [];
+    return [`operation ${transaction[0]?.operation}: ${happened.length} of ${changes.length} writes happened`];
   }
 }
 
