@@ -67,6 +67,19 @@ test("what a transaction would not have changed says nothing of it", () => {
   );
 });
 
+test("a transaction that was rolled back is not what others have written", () => {
+  const model = new Model();
+  fated(model, "failed", { x: "new", y: "new" });
+  fated(model, "done", { x: "new" });
+  model.judge();
+  model.settle(
+    new Map([
+      ["x", "new"],
+      ["y", "absent"],
+    ]),
+  );
+});
+
 test("of two publications the one with the higher version is there", () => {
   const model = new Model();
   for (const [value, version] of [

@@ -118,7 +118,9 @@ export class Model {
   /** A transaction of which one part is seen and another not. */
   #halves(transaction: Together, seen: ReadonlyMap<string, Value>): string[] {
     const isAlone = transaction.every(
-      ({ name }) => this.#writes.filter((write) => write.name === name && write.fate !== "failed").length === 1,
+      ({ name, fate }) =>
+        fate !== "failed" &&
+        this.#writes.filter((write) => write.name === name && write.fate !== "failed").length === 1,
     );
     const changes = transaction.filter(({ isChange }) => isChange);
     if (changes.length < 2 || !isAlone) return [];
