@@ -236,8 +236,10 @@ class OpenMigrator extends Journal implements Migrator {
   async run(id: number, work: MigrationWork, call: Call): Promise<RecordedMigration> {
     if (this.#entered === undefined) throw new TypeError("the store is not held");
     const itself = nameOfProcess(purpose);
+    // What lies in the database itself everybody reaches.
+    const isApart = (id: number) => this.store.reachable.includes(id);
     const unready = async (ids: readonly number[]) =>
-      (await processesWithout(this.database, ids)).filter((name) => name !== itself);
+      (await processesWithout(this.database, ids.filter(isApart))).filter((name) => name !== itself);
     const pace = { ...work, executor: executor(), clock: systemClock, passesMax, unready };
     const signal = AbortSignal.any([call.signal, this.#entered.signal]);
     return await this.migrations.run(id, pace, { ...call, signal });

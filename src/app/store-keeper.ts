@@ -156,11 +156,17 @@ export class StoreKeeper implements ObjectStorage {
   async tellElsewhere(call: Call): Promise<void> {
     if (this.#isElsewhereTold) return;
     this.#isElsewhereTold = true;
+    for (const { place, goesTo } of await this.#store.redirected(call)) {
+      call.log.warn(
+        { place, goesTo },
+        "new objects do not go where the configuration says: an online migration has moved the store; put the configuration of its destination in place",
+      );
+    }
     for (const { place, isConfigured, objects } of await this.#store.elsewhere(call)) {
       if (isConfigured) {
         call.log.warn(
           { place, objects },
-          "objects lie where new ones do not go; they are read there, and the command stowage objectstorage migrate of the next version moves them",
+          "objects lie where new ones do not go; they are read there, and stowage objectstorage migrate moves them",
         );
       } else {
         call.log.error(

@@ -405,6 +405,7 @@ describe("online", () => {
     const late = await old.stage(refOf("b", 31), { open: async () => Readable.from([contentOf("b", 31)]) }, call);
     await opened.database.transaction((tx) => old.publish(tx, [late]), call);
     expect([await blobsOf("one"), await blobsInDatabase()]).toEqual([[], 32]);
+    expect(await old.redirected(call)).toMatchObject([{ goesTo: "db" }]);
     await expectAllReadable(old, 32);
   });
 

@@ -14,6 +14,7 @@ import { createPhysicalKey } from "./physical-key.ts";
 import { reap } from "./reaper.ts";
 import { objectsByBackend, readBackends } from "./rows/backends.ts";
 import { type CompactionReport, compact } from "./rows/compact.ts";
+import { readRedirects } from "./rows/copies.ts";
 import {
   findCopies,
   findVersion,
@@ -228,6 +229,15 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
       const objects = counts.get(id) ?? 0;
       return objects === 0 ? [] : [{ place, isConfigured: configured.has(id), objects }];
     });
+  }
+
+  async redirected(): Promise<readonly { readonly place: string; readonly goesTo: string }[]> {
+    const redirects = await readRedirects(this.#database, [this.#backends.workingSet.id, this.#backends.archive.id]);
+    if (redirects.length === 0) return [];
+    const places = await this.#places();
+    const pairs = redirects.map(({ backendId, toBackendId }) => [places.get(backendId), places.get(toBackendId)]);
+    const distinct = new Map(pairs.map(([place = "", goesTo = ""]) => [`${place} ${goesTo}`, { place, goesTo }]));
+    return [...distinct.values()];
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -108,4 +108,6 @@ export interface StoreMaintenance {
   /** Makes all configured backends this database's, and no copy's of it. Returns their places. */
   claim(call: Call): Promise<readonly string[]>;
   elsewhere(call: Call): Promise<readonly Elsewhere[]>;
+  /** Places of the configuration whose new objects go elsewhere since an online migration. */
+  redirected(call: Call): Promise<readonly { readonly place: string; readonly goesTo: string }[]>;
 }
