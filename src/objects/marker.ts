@@ -66,7 +66,8 @@ async function findMarker(
 async function readMarker(driver: ObjectDriver, key: PhysicalKey, call: Call): Promise<Marker | undefined> {
   try {
     const bytes = await buffer(await driver.get(key, { first: 0, last: markerBytesMax - 1 }, call));
-    const { installation, backend, token } = JSON.parse(bytes.toString()) as Record<string, unknown>;
+    // Whatever a stranger may have put there, `null` too, has fields or none.
+    const { installation, backend, token } = Object(JSON.parse(bytes.toString())) as Record<string, unknown>;
     return { installation: String(installation), backend: String(backend), token: String(token) };
   } catch (error) {
     if (isCode(error, "BACKEND_KEY_MISSING")) return undefined;

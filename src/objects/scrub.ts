@@ -289,7 +289,7 @@ class Scrub {
     detail: string,
     bytes: number | undefined,
   ): Promise<void> {
-    const finding = { backendId: backend.id, physicalKey, kind, detail, bytes };
+    const finding = { backendId: backend.id, physicalKey, kind, detail: recordable(detail), bytes };
     await recordFinding(this.#database, this.#row.id, finding);
   }
 
@@ -311,6 +311,14 @@ class Scrub {
     this.#paidUntilMs = startMs + (bytes / bytesPerSecondMax) * 1000;
     if (startMs > now) await clock.sleep(startMs - now, this.#call);
   }
+}
+
+const detailCharactersMax = 500;
+
+/** What a stranger's bytes say of themselves may be long, and have in it what the database takes in no text. */
+function recordable(detail: string): string {
+  const short = detail.length > detailCharactersMax ? `${detail.slice(0, detailCharactersMax)}…` : detail;
+  return short.replaceAll("\0", "\ufffd").toWellFormed();
 }
 
 interface Trouble {
