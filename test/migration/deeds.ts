@@ -14,6 +14,12 @@ export interface Expected {
   readonly version: number;
 }
 
+export interface Surroundings {
+  readonly note: (line: string) => void;
+  /** The clock jumps, unless it may not. */
+  readonly pass: (seconds: number) => Promise<void>;
+}
+
 export class Violation extends Error {}
 
 const call = createCall();
@@ -27,18 +33,17 @@ export class Others {
   damaged: string | undefined;
   readonly #world: World;
   readonly #random: SeededRandom;
-  readonly #note: (line: string) => void;
+  readonly #surroundings: Surroundings;
   /** Staged, and not yet published. */
   readonly #open: { readonly store: Store; readonly staged: StagedObject; readonly name: string }[] = [];
   /** Where they write. */
-  #targets: readonly Place[];
+  #targets: readonly Place[] = [];
   #serial = 0;
 
-  constructor(world: World, random: SeededRandom, targets: readonly Place[], note: (line: string) => void) {
+  constructor(world: World, random: SeededRandom, surroundings: Surroundings) {
     this.#world = world;
     this.#random = random;
-    this.#targets = targets;
-    this.#note = note;
+    this.#surroundings = surroundings;
   }
 
   set targets(places: readonly Place[]) {
@@ -58,7 +63,7 @@ export class Others {
     else if (drawn < 0.38) await this.#tried(`remove ${name}`, () => this.#remove(name));
     else if (drawn < 0.55) await this.#tried(`read ${name}`, () => this.#read(name, place));
     else if (drawn < 0.72) await this.#tried(`reap ${limit}`, () => this.#reap(limit));
-    else if (drawn < 0.88) await this.#tried(`${seconds} s pass`, () => this.#world.jump(seconds));
+    else if (drawn < 0.88) await this.#tried(`${seconds} s pass`, () => this.#surroundings.pass(seconds));
     else if (drawn < 0.94) await this.#tried("what was late arrives", () => this.#world.deliverLate());
     else if (isBetween) await this.#tried(`mend ${name} at ${place.place}`, () => this.#relocate(name, place));
   }
@@ -76,8 +81,11 @@ export class Others {
     this.#open.push({ store, name, staged: await store.stage(refOf(name), bodyOf(this.#content(), true), call) });
   }
 
-  async finishPuts(): Promise<void> {
+  /** False when there were none. */
+  async finishPuts(): Promise<boolean> {
+    const count = this.#open.length;
     while (this.#open.length > 0) await this.#finishPut();
+    return count > 0;
   }
 
   async #finishPut(): Promise<void> {
@@ -89,7 +97,7 @@ export class Others {
       this.#open.shift();
     } catch (error) {
       if (!isCode(error, "OBJECT_LEASE_LOST")) throw error;
-      this.#note(`      ${name} was written too slowly`);
+      this.#surroundings.note(`      ${name} was written too slowly`);
       this.#open.shift();
     }
   }
@@ -153,10 +161,10 @@ export class Others {
   async #tried(what: string, work: () => Promise<unknown>): Promise<void> {
     try {
       await work();
-      this.#note(`      ${what}`);
+      this.#surroundings.note(`      ${what}`);
     } catch (error) {
       if (sqlStateOf(error) !== lockNotAvailable) throw error;
-      this.#note(`      ${what}: it is locked`);
+      this.#surroundings.note(`      ${what}: it is locked`);
     }
   }
 }

@@ -2,11 +2,16 @@
  * Migrations in a simulation: `npm run simulate -- [--runs N] [--seed S] [--lanes N]`
  *
  * One seed is one run; `--seed S` alone repeats it and prints what happened. With `--runs N` the seeds from S on are run.
+ *
+ * `npm run simulate -- --plants [--runs N]` plants known bugs into the product, one after the other, and fails when one is not found within N runs.
  */
 import { spawn } from "node:child_process";
 import { randomInt } from "node:crypto";
 import { availableParallelism } from "node:os";
+import { join } from "node:path";
+import { buffer } from "node:stream/consumers";
 import { parseArgs } from "node:util";
+import { plantNames } from "./plants.ts";
 import { simulate } from "./simulation.ts";
 import { World } from "./world.ts";
 
@@ -15,6 +20,7 @@ const { values: flags } = parseArgs({
     seed: { type: "string" },
     runs: { type: "string" },
     lanes: { type: "string", default: String(availableParallelism()) },
+    plants: { type: "boolean", default: false },
     /** Only every so manyth seed: what a lane does. */
     stride: { type: "string", default: "1" },
   },
@@ -23,7 +29,8 @@ const first = Number(flags.seed ?? randomInt(2 ** 30));
 const runs = Number(flags.runs ?? (flags.seed === undefined ? 1000 : 1));
 const lanes = Math.min(Number(flags.lanes), runs);
 
-if (lanes > 1) await divide();
+if (flags.plants) await plantAll();
+else if (lanes > 1) await divide();
 else await run();
 
 /** Each lane has a process and a database of its own. */
@@ -45,6 +52,24 @@ async function divide(): Promise<void> {
   );
   console.log(`${runs} runs, ${Math.round((performance.now() - begun) / 1000)} s`);
   process.exitCode = Math.max(...codes);
+}
+
+async function plantAll(): Promise<void> {
+  const hook = join(import.meta.dirname, "plant-hook.ts");
+  const most = flags.runs ?? "600";
+  console.log(`${plantNames.length} plants, at most ${most} runs each, from seed ${first} on`);
+  for (const name of plantNames) {
+    const parameters = ["--lanes", "1", "--seed", `${first}`, "--runs", most];
+    const child = spawn(process.execPath, ["--import", hook, import.meta.filename, ...parameters], {
+      stdio: ["ignore", "pipe", "inherit"],
+      env: { ...process.env, MIGRATION_PLANT: name },
+    });
+    const output = (await buffer(child.stdout)).toString();
+    const found = /VIOLATION .*?, after (\d+) runs: (.*)/.exec(output);
+    if (found === null) process.exitCode = 1;
+    console.log(`${found === null ? "NOT FOUND" : `found after ${found[1]} runs`}: ${name}`);
+    if (found !== null) console.log(`    ${found[2]?.slice(0, 150)}`);
+  }
 }
 
 async function run(): Promise<void> {

@@ -9,7 +9,7 @@ import { Life } from "./life.ts";
 import { type LocationRow, readModel, type Seen } from "./memory-reader.ts";
 import type { Place } from "./place.ts";
 import { type LifePlan, type Order, type Script, scriptOf } from "./script.ts";
-import type { World } from "./world.ts";
+import { lateSeconds, type World } from "./world.ts";
 
 export interface SimulationResult {
   readonly seed: number;
@@ -63,6 +63,7 @@ class Simulation {
   #acting: Promise<void> | undefined;
   #violation: Error | undefined;
   #zombie: { readonly life: Life; readonly ended: Promise<void> } | undefined;
+  #stoodSeconds = 0;
   #faults = 0;
   #damagedLocation: number | undefined;
   #lives = 0;
@@ -73,7 +74,13 @@ class Simulation {
     this.#script = scriptOf(createRandom(seed), world.places);
     this.#random = createRandom(seed ^ 0x51a1);
     const [first] = this.#script.orders;
-    this.#others = new Others(world, this.#random, [first?.order.from as Place], (line) => this.#note(line));
+    this.#others = new Others(world, this.#random, {
+      note: (line) => this.#note(line),
+      pass: async (seconds) => {
+        if (this.#mayPass(seconds)) await this.#pass(seconds);
+      },
+    });
+    this.#others.targets = [first?.order.from as Place];
   }
 
   async run(): Promise<SimulationResult> {
@@ -163,6 +170,7 @@ class Simulation {
     if (life.isStanding) {
       await this.#awaken();
       this.#zombie = { life, ended };
+      this.#stoodSeconds = 0;
       this.#note("  it stands still");
     }
     if (this.#violation !== undefined) throw this.#violation;
@@ -191,7 +199,9 @@ class Simulation {
         ...systemClock,
         sleep: async () => {
           await life.point("sleep");
-          if (isWaiting) await this.#world.jump(400);
+          if (!isWaiting) return;
+          if (!this.#mayPass(400)) await this.#awaken();
+          await this.#pass(400);
         },
       },
       passesMax: 3,
@@ -328,12 +338,23 @@ class Simulation {
     if (!isClean && this.#others.damaged === undefined) throw new Violation(`a scrub finds ${JSON.stringify(report)}`);
   }
 
+  /** No request lives longer than `lateSeconds`: whoever stands still before its request can't sleep longer than that. */
+  #mayPass(seconds: number): boolean {
+    return this.#zombie === undefined || this.#stoodSeconds + seconds < lateSeconds;
+  }
+
+  async #pass(seconds: number): Promise<void> {
+    await this.#world.jump(seconds);
+    this.#stoodSeconds += seconds;
+  }
+
   async #reapAll(): Promise<void> {
+    await this.#awaken();
     this.#seen = undefined;
     this.#note("  long after");
     const store = this.#world.store(this.#world.places[0] as Place);
     for (let pass = 0; pass < 3; pass++) {
-      await this.#world.jump(10_000);
+      await this.#pass(10_000);
       while ((await store.reap(100, call)).isMoreLeft) {
         // until nothing is left to do
       }
@@ -348,7 +369,9 @@ class Simulation {
 
   /** What must be true at any time when nobody is at work. */
   async #judge(): Promise<void> {
-    if (this.#zombie === undefined && (await this.#hasNewlyEnded())) await this.#others.finishPuts();
+    if (this.#zombie === undefined && (await this.#hasNewlyEnded())) {
+      if (await this.#others.finishPuts()) this.#isCalm = false;
+    }
     const seen = await readModel(this.#world, this.#damagedLocation);
     const violations = [...seen.violations];
     const { expected, damaged } = this.#others;
@@ -404,7 +427,8 @@ class Simulation {
     const at = seen.objects.get(name);
     const violations: string[] = [];
     const isTheSame = at !== undefined && at.version === move.version && at.value === move.content_digest;
-    const isLeft = at !== undefined && at.row.place === source && (isTheSame || this.#isCalm);
+    const isLeft =
+      at !== undefined && at.row.place === source && (isTheSame || (this.#isCalm && move.state === "superseded"));
     if (isLeft) violations.push(`${name} lies at ${at.row.place}, not at ${destination}`);
     const row = seen.rows.get(left);
     const place = this.#world.places.find((each) => each.place === source);
