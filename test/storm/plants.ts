@@ -113,17 +113,11 @@ const plants: readonly Plant[] = [
   },
   {
     name: "no grace for readers",
-    changes: [
-      {
-        file: "rows/reaper.ts",
-        from: `eb("state", "=", "retired"), eb("state_since", "<=", ago(graceSeconds))`,
-        to: `eb("state", "=", "retired"), eb("state_since", "<=", ago(graceSeconds * 0))`,
-      },
-    ],
+    changes: [{ file: "rows/reaper.ts", from: `"<=", ago(graceSeconds))`, to: `"<=", ago(graceSeconds * 0))` }],
   },
   {
     name: "no lease for writers",
-    changes: [{ file: "rows/reaper.ts", from: `eb("lease_until", "<", sql<Date>\`now()\`),`, to: "" }],
+    changes: [{ file: "rows/reaper.ts", from: `eb("lease_until", "<", sql<Date>\`now()\`)`, to: `eb("id", ">", 0)` }],
   },
   {
     name: "published whatever its state is",
