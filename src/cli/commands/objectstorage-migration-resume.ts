@@ -26,11 +26,12 @@ export async function objectstorageMigrationResume(
   const { migrator: opened, destination } = await context.openMigrator(files);
   await using migrator = opened;
   const migration = await migrator.get(id, call);
-  if (migration.state === "complete" || migration.state === "cancelled") {
-    throw new StowageError("INPUT_INVALID", {
-      what: `migration ${id}`,
-      reason: `it is ${migration.state}: nothing is left to do`,
-    });
+  if (migration.state === "complete") {
+    return await conclude(context, migrator, migration, destination, flags.writeConfig, events);
+  }
+  if (migration.state === "cancelled") {
+    const hint = "begin another one: stowage objectstorage migrate SRC-CONFIG DEST-CONFIG";
+    throw new StowageError("INPUT_INVALID", { what: `migration ${id}`, reason: "it was cancelled" }, { hint });
   }
   const { counts, objects, createdAt, source, destination: to, options } = migration;
   const done = counts.done.objects + counts.superseded.objects;
