@@ -188,6 +188,7 @@ class OpenMigrator extends Journal implements Migrator {
   readonly #source: BackendSections;
   readonly #destination: BackendSections;
   #entered: HeldLock | StoreShare | undefined;
+  #isShared = false;
 
   constructor(database: Database, store: Store, source: BackendSections, destination: BackendSections) {
     super(database, store);
@@ -196,9 +197,11 @@ class OpenMigrator extends Journal implements Migrator {
   }
 
   async survey(request: MigrationRequest, call: Call): Promise<MigrationSurvey> {
-    const order = await this.#order(request, call);
+    // Nothing is written yet: the place that somebody typed by mistake stays nobody's.
+    const idOf = (section: BackendSection) => this.store.copies.lookUp(section, call);
+    const order = await this.#order(request, idOf);
     const { sourceBackendId } = order.selection;
-    const places = await this.#places(call);
+    const places = await this.#places(idOf);
     const groups = (await this.migrations.preview(order.selection)).map(({ destinationBackendId, ...group }) => ({
       ...group,
       from: places.get(sourceBackendId) ?? "",
@@ -226,15 +229,20 @@ class OpenMigrator extends Journal implements Migrator {
   }
 
   async enter(isOnline: boolean, call: Call): Promise<void> {
-    this.#entered ??= isOnline ? await shareStore(this.database, call) : await takeStore(this.database, call);
+    if (this.#entered !== undefined) return;
+    this.#entered = isOnline ? await shareStore(this.database, call) : await takeStore(this.database, call);
+    this.#isShared = isOnline;
   }
 
   async plan(request: MigrationRequest, call: Call): Promise<number> {
-    return await this.migrations.plan(await this.#order(request, call), executor(), call);
+    const idOf = (section: BackendSection) => this.store.copies.backendOf(section, call);
+    return await this.migrations.plan(await this.#order(request, idOf), executor(), call);
   }
 
   async run(id: number, work: MigrationWork, call: Call): Promise<RecordedMigration> {
     if (this.#entered === undefined) throw new TypeError("the store is not held");
+    const { isOnline } = (await this.migrations.get(id)).options;
+    if (this.#isShared && !isOnline) throw new TypeError("an offline migration needs the store for itself alone");
     const itself = nameOfProcess(purpose);
     // What lies in the database itself everybody reaches.
     const isApart = (id: number) => this.store.reachable.includes(id);
@@ -256,15 +264,15 @@ class OpenMigrator extends Journal implements Migrator {
     await super[Symbol.asyncDispose]();
   }
 
-  async #order(request: MigrationRequest, call: Call): Promise<MigrationOrder> {
+  async #order(request: MigrationRequest, idOf: IdOf): Promise<MigrationOrder> {
     const { keepsSources, verify, isOnline, files, ...flags } = request;
     const { fromAnalysisArchive, toAnalysisArchive } = flags;
     if (fromAnalysisArchive && this.#source.archive === undefined) throw withoutArchive(files[0]);
     if (toAnalysisArchive && this.#destination.archive === undefined) throw withoutArchive(files[1]);
     const selection = selectionOf(
       flags,
-      await this.#backendsOf(this.#source, call),
-      await this.#backendsOf(this.#destination, call),
+      await backendsOf(this.#source, idOf),
+      await backendsOf(this.#destination, idOf),
     );
     return {
       selection,
@@ -277,22 +285,21 @@ class OpenMigrator extends Journal implements Migrator {
     };
   }
 
-  async #backendsOf({ workingSet, archive = workingSet }: BackendSections, call: Call): Promise<StoreBackends> {
-    return {
-      workingSet: await this.store.copies.backendOf(workingSet, call),
-      archive: await this.store.copies.backendOf(archive, call),
-    };
-  }
-
-  async #places(call: Call): Promise<ReadonlyMap<number, string>> {
+  async #places(idOf: IdOf): Promise<ReadonlyMap<number, string>> {
     const places = new Map<number, string>();
     for (const { workingSet, archive } of [this.#source, this.#destination]) {
       for (const section of [workingSet, archive]) {
-        if (section) places.set(await this.store.copies.backendOf(section, call), describeSection(section));
+        if (section) places.set(await idOf(section), describeSection(section));
       }
     }
     return places;
   }
+}
+
+type IdOf = (section: BackendSection) => Promise<number>;
+
+async function backendsOf({ workingSet, archive = workingSet }: BackendSections, idOf: IdOf): Promise<StoreBackends> {
+  return { workingSet: await idOf(workingSet), archive: await idOf(archive) };
 }
 
 function nameOf({ workingSet, archive = workingSet }: BackendSections, isArchive: boolean) {

@@ -3,7 +3,7 @@ import type { Database } from "../db/index.ts";
 import { isCode, StowageError } from "../errors/index.ts";
 import type { Call } from "../runtime/index.ts";
 import type { DriverOpener, ObjectDriver } from "./driver.ts";
-import { checkMarker, claimMarker, type Place } from "./marker.ts";
+import { checkMarker, claimMarker, findMark, type Place } from "./marker.ts";
 import {
   type BackendRow,
   type Installation,
@@ -126,6 +126,17 @@ export class Backend {
       this.#row = { ...known, driver: place.row.driver, settings: place.row.settings };
     }
     this.#seenAtMs = performance.now();
+  }
+
+  /**
+   * The id that the backend would have once it is written to; nothing is written.
+   * @throws StowageError `BACKEND_FOREIGN`
+   */
+  async lookUp(call: Call): Promise<number> {
+    const driver = await this.driver(call);
+    if (!(await driver.capabilities(call)).isShared) return this.id;
+    const mark = await findMark(await this.#place(call), call);
+    return (await readBackends(this.#database)).find((each) => each.mark === mark)?.id ?? this.id;
   }
 
   /**

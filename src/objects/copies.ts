@@ -58,6 +58,11 @@ export class Copies {
     return backend.id;
   }
 
+  /** The same, before anything is to be written there: nobody's place stays nobody's. */
+  async lookUp(section: BackendSection, call: Call): Promise<number> {
+    return await (await this.#backends.find(section)).lookUp(call);
+  }
+
   /** Makes sure that the places can be read and written. */
   async open(ids: readonly number[], call: Call): Promise<void> {
     for (const id of ids) await (await this.#backends.of(id, call)).forWriting(call);

@@ -102,6 +102,16 @@ export async function checkMarker(place: Place, call: Call): Promise<string> {
 }
 
 /**
+ * The mark of the backend that the place is known as; `undefined` where nobody has marked it yet. Nothing is written.
+ * @throws StowageError `BACKEND_FOREIGN` when it is another installation's
+ */
+export async function findMark(place: Place, call: Call): Promise<string | undefined> {
+  const found = await findMarker(place.driver, call);
+  if (found !== undefined && found.marker.installation !== place.installation) throw foreign(place, found.marker);
+  return found?.marker.backend;
+}
+
+/**
  * Whose the place is, in words; nothing is written.
  * @throws StowageError `BACKEND_FOREIGN` when this database may not write there
  */

@@ -19,6 +19,8 @@ beforeAll(async () => {
   await configure("database.yaml", `object_store: ${database}`);
   await configure("files.yaml", `object_store: ${files("files")}`);
   await configure("other.yaml", `object_store: ${files("other")}`);
+  await configure("still.yaml", `object_store: ${files("still")}`);
+  await configure("both.yaml", `object_store: ${files("files")}`, `other_object_stores: [${files("other")}]`);
   await configure("split.yaml", `object_store: ${files("files")}`, `analysis_archive: ${files("archive")}`);
   still = await Installation.of("database.yaml");
 });
@@ -72,6 +74,21 @@ class Installation {
   async events(from: string, to: string, ...more: readonly string[]) {
     const { code, stdout, stderr } = await this.migrate(from, to, "--dontask", "-o", "json", ...more);
     return { code, stderr, events: eventsIn(stdout) };
+  }
+
+  /** A process that has the store open until it is interrupted. */
+  async scrubSlowly(configuration: string) {
+    const line = ["objectstorage", "scrub", "--max-rate", "1k", "--config", path(configuration)];
+    const child = startStowage([...line, ...this.options]);
+    const result = ended(child);
+    await new Promise<void>((resolve) => {
+      child.stderr?.on("data", (text: string) => text.includes("scrubbing") && resolve());
+    });
+    const interrupt = async () => {
+      child.kill("SIGINT");
+      return (await result).code;
+    };
+    return { pid: child.pid, interrupt };
   }
 
   async list() {
@@ -203,9 +220,31 @@ describe("the documented patterns", () => {
     await installation.expectWhole("other.yaml");
   });
 
+  it("online, while another process reads and writes", async () => {
+    const installation = await Installation.of("files.yaml");
+    const other = await installation.scrubSlowly("both.yaml");
+    // Sources stay for readers: that takes longer than a test, so they are kept.
+    const { code, events } = await installation.events("files.yaml", "other.yaml", "--online", "--nodelete");
+    expect(await other.interrupt()).toBe(130);
+    expect(code).toBe(0);
+    expect(events.at(-1)).toMatchObject({ online_migration: true, archive_documents_migrated: 8 });
+    await installation.expectWhole("other.yaml");
+  });
+
+  it("online is refused while a process does not know both stores", async () => {
+    const installation = await Installation.of("files.yaml");
+    const other = await installation.scrubSlowly("files.yaml");
+    const { code, stderr } = await installation.migrate("files.yaml", "other.yaml", "--online", "-y");
+    expect(await other.interrupt()).toBe(130);
+    expect(code).toBe(1);
+    expect(stderr).toContain("MIGRATION_STORE_IN_USE");
+    expect(stderr).toContain(`stowage objectstorage scrub ${other.pid}@`);
+    expect(stderr).toContain("other_object_stores");
+  });
+
   it("only what was stored in a time, or by an account", async () => {
     const planned = async (...narrowed: readonly string[]) => {
-      const { events } = await still.events("database.yaml", "files.yaml", "--dry-run", ...narrowed);
+      const { events } = await still.events("database.yaml", "still.yaml", "--dry-run", ...narrowed);
       return events[0].objects;
     };
     expect(await planned("--until", "2020-01-01")).toBe(0);
@@ -217,7 +256,7 @@ describe("the documented patterns", () => {
 
 describe("before anything is moved", () => {
   it("asks, and moves nothing without a yes", async () => {
-    const { code, stdout, stderr } = await still.migrate("database.yaml", "files.yaml");
+    const { code, stdout, stderr } = await still.migrate("database.yaml", "still.yaml");
     expect(code).toBe(0);
     expect(stdout).toMatch(/^Skipping conversion[.]$/m);
     expect(stderr).toContain("to be stopped - proceed? (y/N)");
@@ -226,16 +265,19 @@ describe("before anything is moved", () => {
   });
 
   it("--dry-run tries the stores and says how long it would take", async () => {
-    const { code, events } = await still.events("database.yaml", "files.yaml", "--dry-run");
+    const { code, events } = await still.events("database.yaml", "still.yaml", "--dry-run");
     expect(code).toBe(0);
     expect(events.at(-1)).toMatchObject({ event: "estimate", objects: 8, seconds: expect.any(Number) });
     expect(events.at(-1).space[0].freeBytes).toBeGreaterThan(0);
     expect(new Set(events.filter(({ event }) => event === "check").map(({ outcome }) => outcome))).toEqual(
       new Set(["ok"]),
     );
-    expect(await blobsIn("files")).toEqual([]);
+    expect(await blobsIn("still")).toEqual([]);
     expect(await still.list()).toEqual([]);
-    const text = await still.migrate("database.yaml", "files.yaml", "--dry-run");
+    // The place is nobody's still: another installation can have it.
+    const checked = await stowage(["objectstorage", "check", path("still.yaml"), "--data-dir", path("data-unused")]);
+    expect(checked).toMatchObject({ code: 0, stdout: expect.stringContaining("nobody's yet") });
+    const text = await still.migrate("database.yaml", "still.yaml", "--dry-run");
     expect(text.stdout).toMatch(/^8 objects, \d+ kB: about \d+ s; nothing was moved$/m);
   });
 
@@ -418,18 +460,12 @@ describe("not everything", () => {
 
   it("while another process has the store open, it is refused and names the process", async () => {
     const installation = await Installation.of("files.yaml");
-    const line = ["objectstorage", "scrub", "--max-rate", "1k", "--config", path("files.yaml")];
-    const child = startStowage([...line, ...installation.options]);
-    const result = ended(child);
-    await new Promise<void>((resolve) => {
-      child.stderr?.on("data", (text: string) => text.includes("scrubbing") && resolve());
-    });
+    const other = await installation.scrubSlowly("files.yaml");
     const { code, stderr } = await installation.migrate("files.yaml", "database.yaml", "-y");
-    child.kill("SIGINT");
-    await result;
+    expect(await other.interrupt()).toBe(130);
     expect(code).toBe(1);
     expect(stderr).toContain("MIGRATION_STORE_IN_USE");
-    expect(stderr).toContain(`in use by: stowage objectstorage scrub ${child.pid}@`);
+    expect(stderr).toContain(`in use by: stowage objectstorage scrub ${other.pid}@`);
     expect(await installation.list()).toEqual([]);
   });
 

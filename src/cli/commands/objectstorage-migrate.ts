@@ -38,13 +38,15 @@ export async function objectstorageMigrate(
   if (survey.objects === 0 && survey.unfinished === undefined) {
     return await presentConfiguration(context, migrator, destination, flags.writeConfig, events);
   }
-  await warnOfOthers(context, migrator, request.isOnline);
-  if (!(flags.dontask || flags.yes) && !(await confirm(context, question(request.isOnline)))) {
+  // One that was begun goes on as it was begun.
+  const isOnline = survey.unfinished?.options.isOnline ?? request.isOnline;
+  await warnOfOthers(context, migrator, isOnline);
+  if (!(flags.dontask || flags.yes) && !(await confirm(context, question(isOnline)))) {
     return await decline(context, events);
   }
-  await migrator.enter(request.isOnline, call);
+  await migrator.enter(isOnline, call);
   const begin = async (unfinished: RecordedMigration | undefined) => {
-    const id = unfinished?.id ?? (await migrator.plan(request, call));
+    const id = unfinished?.id ?? (await migrator.plan({ ...request, isOnline }, call));
     await events?.send({ event: "started", id, isResumed: unfinished !== undefined });
     return await carryOut(context, migrator, await migrator.get(id, call), pace, events);
   };
