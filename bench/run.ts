@@ -8,9 +8,12 @@ switch (name) {
   case "store":
     await (await import("./store/index.ts")).benchStore(parameters);
     break;
+  case "migrate":
+    await (await import("./migrate/index.ts")).benchMigrate(parameters);
+    break;
   default:
     console.error(
-      `usage: npm run bench -- analyze [options] | store [options]${name === undefined ? "" : `; there is no bench ${name}`}`,
+      `usage: npm run bench -- analyze [options] | store [options] | migrate [options]${name === undefined ? "" : `; there is no bench ${name}`}`,
     );
     process.exitCode = 2;
 }

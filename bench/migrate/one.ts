@@ -1,0 +1,173 @@
+/** One task in a process of its own, so that its memory is its own: `node bench/migrate/one.ts '{…}'`. Prints a line of JSON. */
+import { sql } from "kysely";
+import { openDatabase } from "../../src/db/index.ts";
+import { type Contender, openContender } from "../store/contenders.ts";
+import { stream } from "../store/content.ts";
+import { type Load, sizeOf } from "./load.ts";
+import { call, migrate, openAt, type Place, refOf } from "./store.ts";
+
+export type Task = { readonly dataDirectory: string; readonly load: Load; readonly concurrency: number | "auto" } & (
+  | { readonly kind: "fill"; readonly at: Place }
+  /** Rows of objects that lie nowhere: enough for a plan. */
+  | { readonly kind: "pretend"; readonly at: Place }
+  | { readonly kind: "migrate" | "migrate online" | "plan"; readonly from: Place; readonly to: Place }
+  /** No more than putting the same bytes. */
+  | { readonly kind: "raw"; readonly to: Place }
+  /** Documents in a table of the database, for the original's way. */
+  | { readonly kind: "fill raw" }
+  /** One object at a time: list, then get, put and delete each. */
+  | { readonly kind: "one by one"; readonly to: Place }
+  /** Reads until standard input ends, or as many milliseconds. */
+  | { readonly kind: "read"; readonly places: readonly Place[]; readonly readMs?: number }
+);
+
+export interface Outcome {
+  readonly ms: number;
+  readonly planMs: number;
+  readonly cpuMs: number;
+  readonly peakRssBytes: number;
+  readonly reads: number;
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+}
+
+const task = JSON.parse(process.argv[2] ?? "{}") as Task;
+const { dataDirectory, load, concurrency } = task;
+const before = process.cpuUsage();
+const begun = performance.now();
+const figures: Partial<Outcome> = await perform();
+const { user, system } = process.cpuUsage(before);
+const outcome: Outcome = {
+  ms: performance.now() - begun,
+  planMs: 0,
+  reads: 0,
+  p50Ms: 0,
+  p99Ms: 0,
+  ...figures,
+  cpuMs: (user + system) / 1000,
+  peakRssBytes: process.resourceUsage().maxRSS * 1024,
+};
+console.log(JSON.stringify(outcome));
+
+async function perform(): Promise<Partial<Outcome>> {
+  switch (task.kind) {
+    case "fill":
+      return await fill(task.at);
+    case "pretend":
+      return await pretend(task.at);
+    case "migrate":
+    case "migrate online":
+    case "plan":
+      return await carryOut(task.from, task.to);
+    case "raw":
+      return await raw(task.to);
+    case "fill raw":
+      return await fillRaw();
+    case "one by one":
+      return await oneByOne(task.to);
+    case "read":
+      return await read(task.places, task.readMs);
+  }
+}
+
+async function carryOut(from: Place, to: Place): Promise<Partial<Outcome>> {
+  await using opened = await openAt(dataDirectory, [to, from]);
+  const options = { concurrency, isOnline: task.kind === "migrate online", isPlanOnly: task.kind === "plan" };
+  const { planMs, runMs } = await migrate(opened, [from, to], options);
+  return { planMs, ms: planMs + runMs };
+}
+
+async function fill(at: Place): Promise<Partial<Outcome>> {
+  await using opened = await openAt(dataDirectory, [at]);
+  const { database, store } = opened;
+  await eachAtOnce(load.documents, async (index) => {
+    const sizeBytes = sizeOf(load, index);
+    const staged = await store.stage(refOf(index), { open: async () => stream(index, sizeBytes), sizeBytes }, call);
+    await database.transaction((tx) => store.publish(tx, [staged]), call);
+  });
+  return {};
+}
+
+async function pretend(at: Place): Promise<Partial<Outcome>> {
+  await using opened = await openAt(dataDirectory, [at]);
+  const { rows } = await sql<{ id: number }>`select id from backends where driver = ${at.driver}`.execute(
+    opened.database.sql,
+  );
+  await sql`
+    with made as (
+      insert into locations (backend_id, physical_key, account, bucket, object_key, state, codec, content_digest, content_bytes,
+        stored_digest, stored_bytes, proven_at)
+      select ${rows[0]?.id ?? 0}, md5(n::text), 'bench', 'b', n::text, 'live', 'none', 'sha256:' || repeat(md5(n::text), 2), 50000,
+        'sha256:' || repeat(md5(n::text), 2), 50300, now()
+      from generate_series(1, ${load.documents}::integer) as n returning id, account, bucket, object_key)
+    insert into objects (account, bucket, key, location_id, version)
+    select account, bucket, object_key, id, 1 from made`.execute(opened.database.sql);
+  await sql`analyze`.execute(opened.database.sql);
+  return {};
+}
+
+async function raw(to: Place): Promise<Partial<Outcome>> {
+  await using contender = await rawAt(to);
+  const begunPuts = performance.now();
+  await eachAtOnce(load.documents, (index) => contender.put(index, sizeOf(load, index)));
+  return { ms: performance.now() - begunPuts };
+}
+
+async function rawAt({ driver, config }: Place): Promise<Contender> {
+  return await openContender("raw", { driver, place: driver, config, dataDirectory });
+}
+
+async function fillRaw(): Promise<Partial<Outcome>> {
+  await using contender = await rawAt({ driver: "db", config: {} });
+  await eachAtOnce(load.documents, (index) => contender.put(index, sizeOf(load, index)));
+  return {};
+}
+
+async function oneByOne(to: Place): Promise<Partial<Outcome>> {
+  await using source = await rawAt({ driver: "db", config: {} });
+  await using destination = await rawAt(to);
+  await using database = await openDatabase({ kind: "embedded", dataDirectory }, {}, call);
+  const begunMoves = performance.now();
+  const { rows } = await sql<{ id: number }>`select id from raw_documents order by id`.execute(database.sql);
+  for (const { id } of rows) {
+    const sizeBytes = await source.get(id);
+    await destination.put(id, sizeBytes);
+    await sql`delete from raw_documents where id = ${id}`.execute(database.sql);
+  }
+  return { ms: performance.now() - begunMoves };
+}
+
+/** Readers of single documents, with a pause between two so that they do not take the machine for themselves. */
+async function read(places: readonly Place[], readMs: number | undefined): Promise<Partial<Outcome>> {
+  await using opened = await openAt(dataDirectory, places);
+  const ended = new AbortController();
+  if (readMs === undefined) process.stdin.on("end", () => ended.abort()).resume();
+  else setTimeout(() => ended.abort(), readMs);
+  const taken: number[] = [];
+  await Promise.all(
+    Array.from({ length: 2 }, async (_, reader) => {
+      for (let turn = reader; !ended.signal.aborted; turn++) {
+        const index = Math.imul(turn, 0x9e3779b1) >>> 0;
+        const asked = performance.now();
+        const { body } = await opened.store.get(refOf(index % load.documents), call);
+        for await (const _chunk of body) {
+          // only read
+        }
+        taken.push(performance.now() - asked);
+        await new Promise((resolve) => setTimeout(resolve, 5));
+      }
+    }),
+  );
+  const sorted = taken.toSorted((one, other) => one - other);
+  const at = (share: number) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0;
+  return { reads: sorted.length, p50Ms: at(0.5), p99Ms: at(0.99) };
+}
+
+async function eachAtOnce(count: number, work: (index: number) => Promise<void>): Promise<void> {
+  let next = 0;
+  await Promise.all(
+    Array.from({ length: concurrency === "auto" ? 16 : concurrency }, async () => {
+      while (next < count) await work(next++);
+    }),
+  );
+}
