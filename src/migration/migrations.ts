@@ -210,7 +210,7 @@ export class Migrations {
     announce("migration redirected", { id });
   }
 
-  /** What was written anew or mended at the source since it was planned. False when it was interrupted before all was known. */
+  /** What was written or mended at the source since it was planned, before the store was ours alone. False when it was interrupted before all was known. */
   async #moveAnew(
     record: MigrationRecord,
     self: MigrationLife,
@@ -222,18 +222,17 @@ export class Migrations {
     const { id } = record;
     for (;;) {
       if (call.signal.aborted) return false;
-      if ((await this.#left(id, ["superseded"])) === 0) return true;
-      const added = await this.#planMore(self, selectionFrom(record.options), "superseded", call);
+      const added = await this.#planMore(self, selectionFrom(record.options), call);
       if (added === 0) return true;
       done.planned(await this.get(id));
       await this.#passes(id, mover, pace, done, call);
     }
   }
 
-  async #planMore(self: MigrationLife, selection: Selection, which: "all" | "superseded", call: Call): Promise<number> {
+  async #planMore(self: MigrationLife, selection: Selection, call: Call): Promise<number> {
     return await this.#database.transaction(async (tx) => {
       await expectLife(tx, self);
-      const added = await planMoves(tx, self.id, selection, which);
+      const added = await planMoves(tx, self.id, selection);
       if (added > 0) await recordTotals(tx.sql, self.id);
       return added;
     }, call);
@@ -256,7 +255,7 @@ export class Migrations {
     for (;;) {
       if (call.signal.aborted) return false;
       const writers = await this.#copies.countWriters(selection.sourceBackendId);
-      const added = await this.#planMore(self, selection, "all", call);
+      const added = await this.#planMore(self, selection, call);
       if (added > 0) {
         done.planned(await this.get(id));
         await this.#passes(id, mover, pace, done, call);

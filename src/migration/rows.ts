@@ -97,29 +97,18 @@ export async function insertMigration(
 const uniqueViolation = "23505";
 
 /**
- * Writes down every object that a selection has just now, or those of them of which an earlier version or place was to be moved. Returns how many are
- * new.
+ * Writes down every object that a selection has just now. Returns how many are new.
  * @throws StowageError `MIGRATION_OVERLAPS` when another migration has one of them
  */
-export async function planMoves(
-  tx: Transaction,
-  id: number,
-  selection: Selection,
-  which: "all" | "superseded" = "all",
-): Promise<number> {
+export async function planMoves(tx: Transaction, id: number, selection: Selection): Promise<number> {
   const { destination, from } = selected(selection);
-  const isWanted =
-    which === "all"
-      ? sql`true`
-      : sql`(locations.account, locations.bucket, locations.object_key) in (
-          select account, bucket, object_key from migration_moves where migration_id = ${id} and state = 'superseded')`;
   try {
     const result = await sql`
       insert into migration_moves (migration_id, source_location_id, account, bucket, object_key, version, source_backend_id,
         destination_backend_id, content_digest, content_bytes, stored_bytes, state)
       select ${id}, locations.id, locations.account, locations.bucket, locations.object_key, objects.version,
         locations.backend_id, ${destination}, content_digest, content_bytes, stored_bytes, 'planned'
-      from ${from} and ${isWanted}
+      from ${from}
       on conflict (migration_id, source_location_id) do nothing`.execute(tx.sql);
     return Number(result.numAffectedRows ?? 0n);
   } catch (error) {

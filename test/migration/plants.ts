@@ -162,8 +162,8 @@ const plants: readonly Plant[] = [
     changes: [
       {
         file: migrations,
-        from: 'if ((await this.#left(id, ["superseded"])) === 0) return true;',
-        to: "if (id > 0) return true;",
+        from: "const added = await this.#planMore(self, selectionFrom(record.options), call);",
+        to: "const added = 0;",
       },
     ],
   },

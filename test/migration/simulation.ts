@@ -414,7 +414,7 @@ class Simulation {
       this.#outcomes.push("a migration complete");
       violations.push(...moves.flatMap((move) => this.#judgeMove(move, seen)));
       const order = this.#script.orders.find((each) => each.order === this.#ordered.get(id))?.order;
-      if (order?.isOnline !== true) continue;
+      if (order === undefined || (!order.isOnline && !this.#isCalm)) continue;
       const left = [...seen.objects].filter(([, { row }]) => destinationOf(order, row) !== undefined);
       if (left.length > 0)
         violations.push(`migration ${id} says that it is complete, ${left.map(([name]) => name)} are still there`);
@@ -427,8 +427,7 @@ class Simulation {
     const at = seen.objects.get(name);
     const violations: string[] = [];
     const isTheSame = at !== undefined && at.version === move.version && at.value === move.content_digest;
-    const isLeft =
-      at !== undefined && at.row.place === source && (isTheSame || (this.#isCalm && move.state === "superseded"));
+    const isLeft = at !== undefined && at.row.place === source && isTheSame;
     if (isLeft) violations.push(`${name} lies at ${at.row.place}, not at ${destination}`);
     const row = seen.rows.get(left);
     const place = this.#world.places.find((each) => each.place === source);
