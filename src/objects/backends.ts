@@ -1,9 +1,9 @@
 import { type Compression, defaultCompression } from "../config/index.ts";
 import type { Database } from "../db/index.ts";
 import { isCode, StowageError } from "../errors/index.ts";
-import type { Call } from "../runtime/index.ts";
+import { type Call, throwIfAborted } from "../runtime/index.ts";
 import type { DriverOpener, ObjectDriver } from "./driver.ts";
-import { checkMarker, claimMarker, findMark, type Place } from "./marker.ts";
+import { checkMarker, claimMarker, findMark, findOwnMark, type Place } from "./marker.ts";
 import {
   type BackendRow,
   type Installation,
@@ -119,13 +119,31 @@ export class Backend {
     const driver = await this.driver(call);
     if (!(await driver.capabilities(call)).isShared) return;
     const { place, mark } = await this.#checkMarker(call);
-    if (mark !== place.row.mark) {
-      const known = (await readBackends(this.#database)).find((each) => each.mark === mark);
-      if (known === undefined) throw new TypeError(`a marker of this installation names an unknown backend: ${mark}`);
-      await mergeBackends(this.#database, known.id, place.row);
-      this.#row = { ...known, driver: place.row.driver, settings: place.row.settings };
+    if (mark !== place.row.mark && !(await this.#become(mark, place.row))) {
+      throw new TypeError(`a marker of this installation names an unknown backend: ${mark}`);
     }
     this.#seenAtMs = performance.now();
+  }
+
+  /** As {@link identify} for those who only look: a place that is new under this address may be known under another. Nothing is written there. */
+  async recognize(call: Call): Promise<void> {
+    const mark = await findOwnMark(await this.driver(call), this.#installation.id, call);
+    const { row } = await this.#place(call);
+    if (mark !== undefined && mark !== row.mark) await this.#become(mark, row);
+  }
+
+  /** Takes the row that is known by a mark instead of that of an alias; false when there is none. */
+  async #become(mark: string, alias: BackendRow): Promise<boolean> {
+    const known = (await readBackends(this.#database)).find((each) => each.mark === mark);
+    if (known === undefined) return false;
+    await mergeBackends(this.#database, known.id, alias);
+    this.#row = { ...known, driver: alias.driver, settings: alias.settings };
+    return true;
+  }
+
+  /** Whether nobody has written there yet under this address. */
+  get isNew(): boolean {
+    return this.#row.generation === 0;
   }
 
   /**
@@ -268,6 +286,22 @@ export class Backends implements AsyncDisposable {
       { driver: row?.driver ?? "unknown", place: row === undefined ? String(backendId) : describeBackend(row) },
       { hint: "name it in services.catalog.other_object_stores" },
     );
+  }
+
+  /**
+   * Finds out which places that look new are known under another address, before all that is recorded of them is compared with what lies there: else
+   * their objects would be nobody's. A place that can't be reached is none, here.
+   */
+  async recognize(call: Call): Promise<void> {
+    const known = await readBackends(this.#database);
+    const unnamed = known.filter(({ id, generation }) => generation > 0 && !this.#all.some((each) => each.id === id));
+    for (const backend of this.#all) {
+      if (!backend.isNew || !unnamed.some(({ driver }) => driver === backend.name)) continue;
+      await backend.recognize(call).catch((error: unknown) => {
+        throwIfAborted(call);
+        call.log.debug({ err: error, place: backend.description }, "a new place could not be looked at");
+      });
+    }
   }
 
   /** This database takes over from all its copies: their markers are replaced. Returns the backends that have markers. */

@@ -38,7 +38,7 @@ function files(name: string): BackendSection {
 type Store = Awaited<ReturnType<typeof openObjectStore>>;
 
 function scrub(store: Store) {
-  const begin = () => silentProgress.begin("");
+  const begin = () => silentProgress.begin("", 0);
   return store.scrub({ share: 1, restart: false, seed: 1, clock: systemClock, begin }, call);
 }
 

@@ -204,6 +204,34 @@ describe("several backends", () => {
     expect(rows).toEqual([{ settings: { archive_data_dir: join(directory, "moved") } }]);
     expect(await after.elsewhere(call)).toEqual([]);
   });
+
+  test.each(["usage", "scrub", "reap", "elsewhere"] as const)(
+    "and %s knows it, before anything is read there",
+    async (look) => {
+      await using before = await open(files("one"));
+      await put(before, ref, Buffer.from("old"));
+      await put(before, { ...ref, key: "gone" }, Buffer.from("gone"));
+      await opened.database.transaction((tx) => before.retire(tx, { ...ref, key: "gone" }), call);
+      await rename(join(directory, "one"), join(directory, "moved"));
+      await using after = await open(files("moved"));
+      if (look === "usage") {
+        const [place, ...more] = (await after.usage(true, call)).backends;
+        expect(place).toMatchObject({ isConfigured: true, held: { blobs: 2, explainedBlobs: 2, missingBlobs: 0 } });
+        expect(more).toEqual([]);
+      } else if (look === "scrub") expect(await scrub(after)).toMatchObject({ objects: 2, counts: {}, damaged: 0 });
+      else if (look === "reap") expect(await after.reap(10, call)).toMatchObject({ blobsDeleted: 1, failures: [] });
+      else expect(await after.elsewhere(call)).toEqual([]);
+    },
+  );
+
+  test("a new place beside it stays a new place, and nothing is written there by looking", async () => {
+    await using before = await open(files("one"));
+    await put(before, ref, Buffer.from("old"));
+    await using after = await open(files("two"));
+    expect(await after.elsewhere(call)).toMatchObject([{ isConfigured: false, objects: 1 }]);
+    expect((await after.usage(true, call)).backends).toMatchObject([{ isConfigured: false }, { held: { blobs: 0 } }]);
+    expect(await readdir(join(directory, "two"))).toEqual([]);
+  });
 });
 
 describe("markers", () => {
@@ -424,6 +452,20 @@ describe("scrub", () => {
     expect(object.location_id).not.toBe(row.id);
     expect(object.version).toBe(1);
     expect(await read(store, { ...ref, key: "1" })).toBe("1".repeat(1001));
+  });
+
+  test("a large one that is damaged fails while it is read, and is read from its copy from then on", async () => {
+    await using store = await open(files("one"), { others: [database] });
+    const bytes = Buffer.alloc(2 * 1024 * 1024, "x");
+    await put(store, ref, bytes);
+    await using elsewhere = await open(database, { others: [files("one")] });
+    const { locationId } = await elsewhere.stage(ref, bodyOf(bytes), call);
+    await opened.database.sql.updateTable("locations").set({ state: "kept" }).where("id", "=", locationId).execute();
+    for (const path of await blobsOf("one")) await truncate(path, 1_500_000);
+    expect((await failureOf(read(store, ref))).code).toBe("OBJECT_DIGEST_MISMATCH");
+    expect((await read(store, ref)).length).toBe(bytes.length);
+    await opened.database.sql.deleteFrom("locations").where("id", "=", locationId).execute();
+    expect((await failureOf(read(store, ref))).code).toBe("OBJECT_DIGEST_MISMATCH");
   });
 
   test("a damaged object is read from its copy meanwhile", async () => {

@@ -101,6 +101,12 @@ export async function checkMarker(place: Place, call: Call): Promise<string> {
   return row.mark;
 }
 
+/** The mark of our own backend that the newest marker at the place names, if one does; nothing is written. */
+export async function findOwnMark(driver: ObjectDriver, installation: string, call: Call): Promise<string | undefined> {
+  const found = await findMarker(driver, call);
+  return found?.marker.installation === installation ? found.marker.backend : undefined;
+}
+
 /**
  * The mark of the backend that the place is known as; `undefined` where nobody has marked it yet. Nothing is written.
  * @throws StowageError `BACKEND_FOREIGN` when it is another installation's

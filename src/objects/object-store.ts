@@ -137,19 +137,29 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
 
   async get(ref: ObjectRef, call: Call): Promise<{ readonly version: ObjectVersion; readonly body: Readable }> {
     const version = await this.#locate(ref);
+    // Of a large one, what was handed on can't be taken back: once it is known to be damaged, its copies come first.
+    const isDamaged = version.damage !== undefined && version.contentBytes > checkedFirstBytesMax;
+    const spared = isDamaged ? await this.#openCopy(version, version.damage, call) : undefined;
+    if (spared !== undefined) return { version, body: spared };
     const failure = await this.#tryOpen(version, version, call);
     if (failure instanceof Readable) return { version, body: failure };
     // Bytes that are gone have moved, if the pointer says so.
     const again = await this.#locate(ref);
     if (again.locationId !== version.locationId) return { version: again, body: await this.#open(again, again, call) };
+    const body = await this.#openCopy(version, failure, call);
+    if (body === undefined) throw failure;
+    return { version, body };
+  }
+
+  async #openCopy(version: ObjectVersion, err: unknown, call: Call): Promise<Readable | undefined> {
     for (const copy of await findCopies(this.#database, version)) {
       const body = await this.#tryOpen(version, copy, call);
       if (!(body instanceof Readable)) continue;
-      call.log.warn({ err: failure, locationId: version.locationId }, "damaged object read from another copy");
+      call.log.warn({ err, locationId: version.locationId }, "damaged object read from another copy");
       announce("objects read from a copy", { locationId: copy.locationId });
-      return { version, body };
+      return body;
     }
-    throw failure;
+    return undefined;
   }
 
   async find(ref: ObjectRef): Promise<ObjectVersion | undefined> {
@@ -171,6 +181,7 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
   }
 
   async reap(limit: number, call: Call): Promise<ReapReport> {
+    await this.#backends.recognize(call);
     const options = {
       graceSeconds: this.#retireGraceSeconds,
       lateSeconds: this.#lateSeconds,
@@ -180,10 +191,12 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
   }
 
   async usage(look: boolean, call: Call): Promise<UsageReport> {
+    if (look) await this.#backends.recognize(call);
     return await readUsage(this.#database, this.#backends.all, look, call);
   }
 
-  async reclaimable(): Promise<readonly (Reclaimable & { readonly place: string })[]> {
+  async reclaimable(call: Call): Promise<readonly (Reclaimable & { readonly place: string })[]> {
+    await this.#backends.recognize(call);
     const places = await this.#places();
     const options = { graceSeconds: this.#retireGraceSeconds, lateSeconds: this.#lateSeconds };
     const found = await reclaimable(this.#database, options);
@@ -205,6 +218,7 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
           };
     // Loaded when it is needed: what reads headers takes longer to load than a short command to run.
     const { scrub } = await import("./scrub.ts");
+    await this.#backends.recognize(call);
     return await scrub(this.#database, this.#backends.all, { ...options, ...mend }, call);
   }
 
@@ -216,7 +230,8 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
     return (await this.#backends.claim(call)).map(({ description }) => description);
   }
 
-  async elsewhere(): Promise<readonly Elsewhere[]> {
+  async elsewhere(call: Call): Promise<readonly Elsewhere[]> {
+    await this.#backends.recognize(call);
     const targets = [this.#backends.workingSet.id, this.#backends.archive.id];
     const configured = new Set(this.#backends.all.map(({ id }) => id));
     const others = [...(await this.#places())].filter(([id]) => !targets.includes(id));
