@@ -139,7 +139,7 @@ class Ground implements AsyncDisposable {
     const task: MoverTask = { from, to, places: this.#places, isOnline, verify };
     const what = `${from.driver} → ${to.driver}${isOnline ? ", online" : ""}${hasCompany ? ", with company" : ""}`;
     const crowd = hasCompany ? this.#startCrowd(isOnline ? from : to, isOnline) : undefined;
-    let kills = 1 + this.#random.integer(4);
+    let kills = 1 + this.#random.integer(8);
     const begun = performance.now();
     for (let lives = 0; ; lives++) {
       if (lives === livesMax) {
