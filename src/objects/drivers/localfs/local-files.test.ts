@@ -63,6 +63,13 @@ async function unprivileged<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
+test("its place tells how much it takes", async () => {
+  const config = localfsDriver.schema.parse({ archive_data_dir: root });
+  await expect(localfsDriver.freeBytes?.(config)).rejects.toMatchObject({ code: "ENOENT" });
+  await using _ = await open();
+  expect(await localfsDriver.freeBytes?.(config)).toBeGreaterThan(0);
+});
+
 describe("configuration", () => {
   test.each([
     ["a relative directory", { archive_data_dir: "data" }, "must be an absolute path"],
