@@ -234,6 +234,27 @@ describe("what the flags select", () => {
     await expectAllReadable(both.store, 5, "analysis_archive");
   });
 
+  test("objects are as old as what was written, wherever they have been moved since", async () => {
+    await fill({ workingSet: database }, 3);
+    const { rows } = await sql<{ now: Date }>`select clock_timestamp() as now`.execute(opened.database.sql);
+    const written = rows[0]?.now as Date;
+    await fill({ workingSet: database }, 5);
+    await using there = await open({ workingSet: database }, { workingSet: files("new") });
+    await there.migrations.run(await there.migrations.plan(await there.order(), "test", call), pace, call);
+    await using back = await open({ workingSet: files("new") }, { workingSet: database });
+    const selectedIn = async (flags: Partial<SelectionFlags>) => {
+      const groups = await back.migrations.preview((await back.order(flags)).selection);
+      return groups.reduce((sum, { objects }) => sum + objects, 0);
+    };
+    // The first three were written anew.
+    expect(await selectedIn({ since: written })).toBe(5);
+    expect(await selectedIn({ until: written })).toBe(0);
+    await fill({ workingSet: files("new") }, 1);
+    const { rows: late } = await sql<{ now: Date }>`select clock_timestamp() as now`.execute(opened.database.sql);
+    expect(await selectedIn({ until: late[0]?.now as Date })).toBe(5);
+    expect(await selectedIn({ since: late[0]?.now as Date })).toBe(0);
+  });
+
   test("split to single takes two runs", async () => {
     const [source, destination] = [{ workingSet: database, archive: files("archive") }, { workingSet: files("new") }];
     await fill(source, 10);

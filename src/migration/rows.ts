@@ -53,8 +53,9 @@ function selected({ sourceBackendId, destinationBackendId, archiveBackendId, ...
     sql`${destination} <> ${sourceBackendId}`,
     ...(buckets === undefined ? [] : [sql`locations.bucket = any(${buckets}::text[])`]),
     ...(account === undefined ? [] : [sql`locations.account = ${account}`]),
-    ...(since === undefined ? [] : [sql`locations.created_at >= ${since}`]),
-    ...(until === undefined ? [] : [sql`locations.created_at < ${until}`]),
+    // When the version was written: a location is as young as the last migration.
+    ...(since === undefined ? [] : [sql`objects.updated_at >= ${since}`]),
+    ...(until === undefined ? [] : [sql`objects.updated_at < ${until}`]),
   ];
   return {
     destination,
