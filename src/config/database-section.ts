@@ -105,13 +105,16 @@ function urlOfParts(section: Section, tree: MapTree, at: Place): string | undefi
       );
     }
   }
-  const encoded = [user, ...(password == null ? [] : [password])]
-    .map((part) => encodeURIComponent(part ?? ""))
-    .join(":");
+  const login = [user, ...(password == null ? [] : [password])].map((part) => encodeURIComponent(part ?? ""));
+  const encoded = login.join(":");
   const database = encodeURIComponent(name ?? "");
-  // A path is the directory of a socket.
-  if (host?.startsWith("/"))
-    return `postgresql://${encoded}@/${database}?host=${encodeURIComponent(host)}&port=${port ?? 5432}`;
+  // A path is the directory of a socket. Without a host no URL has a user before it.
+  if (host?.startsWith("/")) {
+    const [encodedUser, encodedPassword] = login;
+    const secret = encodedPassword === undefined ? "" : `&password=${encodedPassword}`;
+    const where = `host=${encodeURIComponent(host)}&port=${port ?? 5432}`;
+    return `postgresql:///${database}?${where}&user=${encodedUser}${secret}`;
+  }
   const isAddress6 = host?.includes(":") && !host.startsWith("[");
   return `postgresql://${encoded}@${isAddress6 ? `[${host}]` : encodeURIComponent(host ?? "").replace(/%5B|%5D|%3A/g, decodeURIComponent)}:${port ?? 5432}/${database}`;
 }

@@ -443,9 +443,14 @@ describe("the database", () => {
     ],
     [["user: u@x", "host: h", "name: n"], "postgresql://u%40x@h:5432/n"],
     [["user: u", "password: p", "host: '::1'", "name: n"], "postgresql://u:p@[::1]:5432/n"],
-    [["user: u", "host: /run/postgresql", "name: n"], "postgresql://u@/n?host=%2Frun%2Fpostgresql&port=5432"],
+    [["user: u", "host: /run/postgresql", "name: n"], "postgresql:///n?host=%2Frun%2Fpostgresql&port=5432&user=u"],
+    [
+      ["user: u", "password: 'p&='", "host: /run/pg", "port: 1", "name: n"],
+      "postgresql:///n?host=%2Frun%2Fpg&port=1&user=u&password=p%26%3D",
+    ],
   ])("of parts: %j", (lines, url) => {
     expect(parse(database(...lines)).database?.url.reveal()).toBe(url);
+    expect(URL.canParse(url)).toBe(true);
   });
 
   it.each([
