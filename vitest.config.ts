@@ -1,11 +1,35 @@
+import { join } from "node:path";
 import { defineConfig } from "vitest/config";
+
+/** Random histories, kills, races and hostile images: minutes of them. `npm run test:long`, and CI. */
+const long = [
+  "test/fault/localfs-kill.test.ts",
+  "test/fault/objects-kill.test.ts",
+  "test/fault/store-order.test.ts",
+  "test/fault/store-races.test.ts",
+  "test/hostile/**/*.test.ts",
+  "test/migration/**/*.test.ts",
+  "test/storm/**/*.test.ts",
+];
 
 export default defineConfig({
   test: {
-    include: ["src/**/*.test.ts", "test/**/*.test.ts", "lint/**/*.test.ts"],
     // Time decides nothing: these only end what hangs, on the slowest machine too.
     testTimeout: 300_000,
     hookTimeout: 300_000,
     maxWorkers: 2,
+    // Tests start the command hundreds of times; most of each start is reading its sources.
+    env: { NODE_COMPILE_CACHE: join(import.meta.dirname, "node_modules/.cache/stowage-tests") },
+    projects: [
+      {
+        extends: true,
+        test: {
+          name: "quick",
+          include: ["src/**/*.test.ts", "test/**/*.test.ts", "lint/**/*.test.ts"],
+          exclude: ["**/node_modules/**", ...long],
+        },
+      },
+      { extends: true, test: { name: "long", include: long } },
+    ],
   },
 });

@@ -26,7 +26,13 @@ export function startStowage(arguments_: readonly string[], options: CommandOpti
   const program = options.program ?? [join(root, "src/cli/main.ts")];
   return spawn(process.execPath, [...program, ...arguments_], {
     // Nothing of the developer's own settings, credentials or data gets in.
-    env: { PATH: process.env.PATH, HOME: "/nonexistent", TMPDIR: tmpdir(), ...options.env },
+    env: {
+      PATH: process.env.PATH,
+      HOME: "/nonexistent",
+      TMPDIR: tmpdir(),
+      NODE_COMPILE_CACHE: process.env.NODE_COMPILE_CACHE,
+      ...options.env,
+    },
     stdio: ["ignore", "pipe", "pipe"],
   });
 }
