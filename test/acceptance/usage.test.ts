@@ -16,6 +16,19 @@ const commands = [
   "config",
   "config validate",
   "config show",
+  "objectstorage",
+  "objectstorage list-drivers",
+  "objectstorage check",
+  "objectstorage usage",
+  "objectstorage gc",
+  "objectstorage scrub",
+  "objectstorage claim",
+  "objectstorage migrate",
+  "objectstorage list-migrations",
+  "objectstorage migration",
+  "objectstorage migration show",
+  "objectstorage migration resume",
+  "objectstorage migration cancel",
 ];
 
 describe("help", () => {
@@ -31,20 +44,21 @@ describe("help", () => {
   });
 
   it("names every command that there is", async () => {
-    const named = async (line: readonly string[]) => {
+    // Every word of a list of commands is asked for its own list, until none has one.
+    const below = async (line: readonly string[]): Promise<string[]> => {
       const { stdout } = await stowage([...line, "--help"]);
       const [, list = ""] = /\nCommands:\n((?: {2}.*\n)+)/.exec(stdout) ?? [];
-      return [...list.matchAll(/^ {2}(\w+)/gm)]
-        .map(([, name]) => [...line, name].join(" "))
-        .filter((name) => !name.endsWith("help"));
+      const names = [...list.matchAll(/^ {2}([\w-]+)/gm)]
+        .map(([, name = ""]) => name)
+        .filter((name) => name !== "help");
+      const lists = await Promise.all(names.map((name) => below([...line, name])));
+      return [line.join(" "), ...lists.flat()];
     };
-    expect(["", ...(await named([])), ...(await named(["image"])), ...(await named(["config"]))].sort()).toEqual(
-      [...commands].sort(),
-    );
+    expect((await below([])).sort()).toEqual([...commands].sort());
   });
 
   it("is shown on standard error, with exit code 2, where a command is missing", async () => {
-    for (const line of [[], ["image"], ["config"]]) {
+    for (const line of [[], ["image"], ["config"], ["objectstorage"], ["objectstorage", "migration"]]) {
       const { code, stdout, stderr } = await stowage(line);
       expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
       expect(stderr).toMatch(/^Usage: stowage/);
