@@ -432,7 +432,7 @@ const columns: Readonly<Record<keyof Tables, string>> = {
   migration_moves:
     "migration_id integer, source_location_id bigint, account text, bucket text, object_key text, version bigint, source_backend_id integer, destination_backend_id integer, destination_location_id bigint?, content_digest text, content_bytes bigint, stored_bytes bigint, state text, attempts integer, error_code text?, error_text text?, updated_at time",
   migrations:
-    "id integer, state text, source jsonb, destination jsonb, options jsonb, executor text, objects bigint, bytes bigint, created_at time, started_at time?, ended_at time?, updated_at time",
+    "id integer, state text, source jsonb, destination jsonb, options jsonb, executor text, lives integer, objects bigint, bytes bigint, created_at time, started_at time?, ended_at time?, updated_at time",
   object_blobs: "physical_key text, bytes bigint, created_at time",
   object_chunks: "physical_key text, position integer, bytes bytea",
   objects: "account text, bucket text, key text, location_id bigint, version bigint, created_at time, updated_at time",
