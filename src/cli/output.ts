@@ -29,7 +29,7 @@ export class Output {
 
   /** Columns of the terminal; `undefined` when the output is read by a program. */
   get columns(): number | undefined {
-    return this.#stream.isTTY ? (this.#stream.columns || 80) : undefined;
+    return this.#stream.isTTY ? this.#stream.columns || 80 : undefined;
   }
 
   /**
