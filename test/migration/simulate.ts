@@ -25,6 +25,7 @@ const { values: flags } = parseArgs({
     stride: { type: "string", default: "1" },
   },
 });
+const progressEvery = 250;
 const first = Number(flags.seed ?? randomInt(2 ** 30));
 const runs = Number(flags.runs ?? (flags.seed === undefined ? 1000 : 1));
 const lanes = Math.min(Number(flags.lanes), runs);
@@ -83,6 +84,7 @@ async function run(): Promise<void> {
     faults += result.faults;
     for (const outcome of result.outcomes) outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
     if (runs === 1) for (const line of result.history) console.log(line);
+    if ((index + 1) % progressEvery === 0) console.log(`${index + 1} runs up to seed ${seed}`);
     if (result.violation === undefined) continue;
     console.log(
       `VIOLATION with seed ${seed} (npm run simulate -- --seed ${seed}), after ${index + 1} runs: ${result.violation}`,
