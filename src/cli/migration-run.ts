@@ -114,7 +114,7 @@ async function display(context: Context, { bytes, counts }: RecordedMigration): 
   };
 }
 
-export function labelOf({ phase, objects, objectsDone, failures }: MigrationSnapshot): string {
+function labelOf({ phase, objects, objectsDone, failures }: MigrationSnapshot): string {
   const failed = failures === 0 ? "" : `, ${plural(failures, "failure")} so far`;
   return `${phase}: ${formatCount(objectsDone)} of ${plural(objects, "object")}${failed}`;
 }
