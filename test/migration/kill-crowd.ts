@@ -27,7 +27,7 @@ export interface CrowdTask {
 
 export type CrowdLine =
   | { readonly intend: string; readonly value: string }
-  | { readonly done: true }
+  | { readonly done: boolean }
   | { readonly violation: string };
 
 const [dataDirectory = "", parameters = "{}"] = process.argv.slice(2);
@@ -54,11 +54,17 @@ for (let serial = firstSerial; !isStopping; serial++) {
 
 async function put(name: string, serial: number): Promise<void> {
   const content = contentOf(serial, random.next() < 0.1 ? 400_000 : random.integer(9000));
-  const staged = await store.stage(refOf(name), bodyOf(content, random.next() < 0.5), call);
-  say({ intend: name, value: content.digest });
-  await database.transaction((tx) => store.publish(tx, [staged]), call);
-  say({ done: true });
-  known.set(name, content.digest);
+  try {
+    const staged = await store.stage(refOf(name), bodyOf(content, random.next() < 0.5), call);
+    say({ intend: name, value: content.digest });
+    await database.transaction((tx) => store.publish(tx, [staged]), call);
+    say({ done: true });
+    known.set(name, content.digest);
+  } catch (error) {
+    // The clock jumped: it counts as dead.
+    if (!isCode(error, "OBJECT_LEASE_LOST")) throw error;
+    say({ done: false });
+  }
 }
 
 async function remove(name: string): Promise<void> {

@@ -149,7 +149,8 @@ class Ground implements AsyncDisposable {
       if (kills === 0) await crowd?.stop();
       const { line, errors } = await this.#life(task, kills-- > 0);
       if (line === "killed") {
-        await this.#afterKill();
+        // Not while somebody reads: no read lasts so long.
+        if (!(hasCompany && isOnline)) await this.#afterKill();
         continue;
       }
       if (line === "complete") break;
@@ -294,12 +295,17 @@ class Crowd {
       this.isOver = true;
       if (signal === null && code !== 0) this.violations.push(`the company fails: ${errors}`);
       let open: { readonly intend: string; readonly value: string } | undefined;
+      let before: ReadonlySet<string> = new Set();
       for (const line of linesOf<CrowdLine>(output)) {
         if ("violation" in line) this.violations.push(line.violation);
         else if ("intend" in line) {
           open = line;
-          possible.set(line.intend, new Set([...(possible.get(line.intend) ?? ["absent"]), line.value]));
-        } else if (open !== undefined) possible.set(open.intend, new Set([open.value]));
+          before = possible.get(line.intend) ?? new Set(["absent"]);
+          possible.set(line.intend, new Set([...before, line.value]));
+        } else if (open !== undefined) {
+          possible.set(open.intend, line.done ? new Set([open.value]) : before);
+          open = undefined;
+        }
       }
     });
   }
