@@ -35,10 +35,10 @@ export interface KillsResult {
 
 const call = createCall();
 const objects = 24;
-/** No life of a migration goes through so many steps. */
-const stepsMax = 110;
+/** Most lives of a migration go through more steps. */
+const stepsMax = 70;
 /** About as long as one works. */
-const workMs = 500;
+const workMs = 250;
 const livesMax = 30;
 
 /** Migrations between real backends in processes that are killed, with company in half of them, each resumed until it is complete and then judged. */
