@@ -88,6 +88,7 @@ export const migrationDocuments = {
         objects_done: count,
         bytes,
         bytes_done: bytes,
+        bytes_copied: bytes.describe("these, and what is copied and has still to be verified"),
         failures: count.describe("so far; some may still go through"),
         rate: z.int().describe("bytes per second, since the last event"),
         seconds_left: count.optional(),

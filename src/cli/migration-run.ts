@@ -102,13 +102,14 @@ interface Watcher {
 
 async function display(context: Context, { bytes, counts }: RecordedMigration): Promise<Watcher> {
   const progress = await context.startProgress();
-  let bytesDone = counts.switched.bytes + counts.done.bytes + counts.superseded.bytes;
-  const task = progress.begin("moving", bytes, bytesDone);
+  // Of a batch that is under way, too: what is copied is what a person sees going on, what is done stands in the label.
+  let bytesShown = counts.switched.bytes + counts.done.bytes + counts.superseded.bytes;
+  const task = progress.begin("moving", bytes, bytesShown);
   return {
     watch(snapshot) {
       task.relabel(labelOf(snapshot));
-      task.advance(snapshot.bytesDone - bytesDone);
-      bytesDone = snapshot.bytesDone;
+      task.advance(snapshot.bytesCopied - bytesShown);
+      bytesShown = snapshot.bytesCopied;
     },
     end: (outcome) => task.end(outcome),
   };
@@ -124,16 +125,25 @@ function report(events: MigrationEvents, { id }: RecordedMigration): Watcher {
   let last = { at: systemTicker.now(), bytes: undefined as number | undefined };
   const send = () => {
     if (latest === undefined) return;
-    const { phase, objects, objectsDone, bytes, bytesDone, failures } = latest;
-    const now = { at: systemTicker.now(), bytes: bytesDone };
+    const { phase, objects, objectsDone, bytes, bytesDone, bytesCopied, failures } = latest;
+    const now = { at: systemTicker.now(), bytes: bytesCopied };
     const rate =
       last.bytes === undefined || now.at === last.at ? 0 : ((now.bytes - last.bytes) * 1000) / (now.at - last.at);
     last = now;
     latest = undefined;
-    const left = rate > 0 ? Math.max(0, Math.round((bytes - bytesDone) / rate)) : undefined;
+    const left = rate > 0 ? Math.max(0, Math.round((bytes - bytesCopied) / rate)) : undefined;
     events.post({
       event: "progress",
-      ...{ id, phase, objects, objects_done: objectsDone, bytes, bytes_done: bytesDone, failures },
+      ...{
+        id,
+        phase,
+        objects,
+        objects_done: objectsDone,
+        bytes,
+        bytes_done: bytesDone,
+        bytes_copied: bytesCopied,
+        failures,
+      },
       rate: Math.round(rate),
       seconds_left: left,
     });

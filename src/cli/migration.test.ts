@@ -194,9 +194,16 @@ describe("migrate", () => {
   it("tells how far it is: lines of progress, or events", async () => {
     const snapshot = { id: 3, phase: "moving", objects: 1200, bytes: 5_000_000, failures: 0 } as const;
     const moving = async ({ watch }: MigrationWork) => {
-      watch({ ...snapshot, objectsDone: 0, bytesDone: 0 });
-      watch({ ...snapshot, objectsDone: 600, bytesDone: 2_000_000, failures: 2 });
-      watch({ ...snapshot, phase: "trying again", objectsDone: 1100, bytesDone: 4_000_000, failures: 2 });
+      watch({ ...snapshot, objectsDone: 0, bytesDone: 0, bytesCopied: 0 });
+      watch({ ...snapshot, objectsDone: 600, bytesDone: 2_000_000, bytesCopied: 2_500_000, failures: 2 });
+      watch({
+        ...snapshot,
+        phase: "trying again",
+        objectsDone: 1100,
+        bytesDone: 4_000_000,
+        bytesCopied: 4_000_000,
+        failures: 2,
+      });
       return complete;
     };
     const text = await run("objectstorage migrate A B -y", { run: moving });

@@ -50,6 +50,8 @@ export interface MigrationSnapshot {
   /** At their destination, or superseded. */
   readonly objectsDone: number;
   readonly bytesDone: number;
+  /** These, and what was copied since and has still to be verified and switched. Shows between two batches that something happens. */
+  readonly bytesCopied: number;
   /** So far; some may still go through. */
   readonly failures: number;
 }
@@ -150,7 +152,7 @@ export class Migrations {
     if (self === undefined) return await this.get(id);
     const done = progressOf(record, pace);
     const ending = endingAfter(call, lock);
-    const options = { keepsSources, verify, isExclusive: !isOnline, moved: done.moved };
+    const options = { keepsSources, verify, isExclusive: !isOnline, moved: done.moved, copied: done.copied };
     const speed = new Pace(pace.clock, pace.concurrency, pace.bytesPerSecondMax);
     const mover = new Mover(this.#database, this.#copies, self, options, speed, call.signal, ending.call);
     // What was written meanwhile is not known before it has been caught up with.
@@ -363,6 +365,7 @@ interface ProgressKeeper {
   phase(now: MigrationSnapshot["phase"]): void;
   planned(totals: { readonly objects: number; readonly bytes: number }): void;
   moved(objects: number, bytes: number, failed: number): void;
+  copied(bytes: number): void;
 }
 
 function progressOf(record: MigrationStatus, pace: MigrationPace): ProgressKeeper {
@@ -370,11 +373,12 @@ function progressOf(record: MigrationStatus, pace: MigrationPace): ProgressKeepe
   let phase: MigrationSnapshot["phase"] = "moving";
   let objectsDone = counts.switched.objects + counts.done.objects + counts.superseded.objects;
   let bytesDone = counts.switched.bytes + counts.done.bytes + counts.superseded.bytes;
+  let bytesCopied = bytesDone;
   let failures = 0;
   const { id } = record;
   let { objects, bytes } = record;
   const tell = () => {
-    pace.watch({ id, phase, objects, bytes, objectsDone, bytesDone, failures });
+    pace.watch({ id, phase, objects, bytes, objectsDone, bytesDone, bytesCopied, failures });
   };
   return {
     phase(now: MigrationSnapshot["phase"]) {
@@ -389,7 +393,13 @@ function progressOf(record: MigrationStatus, pace: MigrationPace): ProgressKeepe
     moved(movedObjects, movedBytes, failed) {
       objectsDone += movedObjects;
       bytesDone += movedBytes;
+      // What was copied in an earlier life, or could not be verified and is copied again, makes the sum no more than a guess.
+      bytesCopied = Math.max(bytesDone, bytesCopied);
       failures += failed;
+      tell();
+    },
+    copied(copiedBytes) {
+      bytesCopied = Math.min(bytes, bytesCopied + copiedBytes);
       tell();
     },
   };

@@ -13,6 +13,8 @@ export interface MoverOptions {
   readonly verify: "readback" | "checksum";
   /** Something has gone on: objects and bytes that are at the destination now, or could not go on. */
   readonly moved: (objects: number, bytes: number, failed: number) => void;
+  /** An object has been copied; it is neither proven nor found at the destination yet. */
+  readonly copied: (bytes: number) => void;
 }
 
 /** Moves that are made durable together. Small enough that a crash costs little, large enough that the database is asked seldom. */
@@ -111,6 +113,7 @@ export class Mover {
       if (this.#stop.aborted) return;
       const written = await this.#copies.copy(source, copy, this.#call);
       copied.push({ ...copy, written });
+      this.#options.copied(source.storedBytes);
     });
     announce("migration stored", { count: copied.length });
     const known = new Set(intended.map(({ sourceLocationId }) => sourceLocationId));
