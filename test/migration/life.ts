@@ -12,6 +12,7 @@ export interface Fate {
   readonly diesAtStep?: { readonly name: string; readonly nth: number };
   /** Ctrl-C. */
   readonly isInterruptedAt?: number;
+  readonly isInterruptedAtStep?: { readonly name: string; readonly nth: number };
   /** Stands still, and is believed dead: its lock goes to whoever asks. */
   readonly standsStillAt?: number;
 }
@@ -125,8 +126,9 @@ export class Life {
     if (!this.#isArmed || this.isDead) return;
     const nth = (this.#steps.get(step) ?? 0) + 1;
     this.#steps.set(step, nth);
-    const { diesAtStep } = this.#fate;
+    const { diesAtStep, isInterruptedAtStep } = this.#fate;
     if (diesAtStep?.name === step && diesAtStep.nth === nth) this.die();
+    if (isInterruptedAtStep?.name === step && isInterruptedAtStep.nth === nth) this.#interrupt.abort();
   }
 
   async point(what: string): Promise<void> {

@@ -46,8 +46,8 @@ export class Place extends MemoryDriver {
 export function somePlaces(): readonly Place[] {
   return [
     new Place("plain", {}, true),
-    new Place("packed", { enabled: true, minSizeKbytes: 1 }, false),
-    new Place("zipped", { enabled: true, minSizeKbytes: 2, algorithm: "gzip" }, true),
+    new Place("packed", { enabled: true, minSizeKbytes: 4 }, false),
+    new Place("zipped", { enabled: true, minSizeKbytes: 4, algorithm: "gzip" }, true),
     new Place("plain too", {}, false),
   ];
 }

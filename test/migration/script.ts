@@ -75,7 +75,7 @@ function orderOf(random: SeededRandom, from: Place, to: Place, archive: Place | 
     from,
     to,
     archive,
-    keepsSources: random.next() < 0.2,
+    keepsSources: random.next() < 0.3,
     isOnline: random.next() < 0.4,
     verify: random.next() < 0.8 ? "readback" : "checksum",
     buckets: random.next() < 0.15 ? [random.pick(["b", "analysis_archive"])] : [],
@@ -99,8 +99,10 @@ function fateOf(random: SeededRandom): Fate {
   const kind = random.next();
   const early = 1 + Math.floor(random.next() ** 2 * 150);
   if (kind < 0.35) return { diesAt: early };
-  if (kind < 0.65) return { diesAtStep: { name: random.pick(steps), nth: 1 + random.integer(2) } };
-  if (kind < 0.75) return { isInterruptedAt: early };
+  const step = { name: random.pick(steps), nth: 1 + random.integer(2) };
+  if (kind < 0.6) return { diesAtStep: step };
+  if (kind < 0.66) return { isInterruptedAt: early };
+  if (kind < 0.75) return { isInterruptedAtStep: step };
   if (kind < 0.88) return { standsStillAt: early };
   return {};
 }

@@ -33,7 +33,8 @@ interface MoveRow {
 }
 
 const call = createCall();
-const timeoutMs = 15_000;
+/** Ends what hangs, on the slowest machine too. */
+const timeoutMs = 300_000;
 const goodLivesMax = 6;
 const calm: LifePlan = { command: "resume", fate: {}, faults: 0, company: 0 };
 

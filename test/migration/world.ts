@@ -78,16 +78,11 @@ export class World implements AsyncDisposable {
   async clear(): Promise<void> {
     await this.deliverLate();
     this.#faulty = [];
-    for (const table of [
-      "migration_moves",
-      "scrubs",
-      "objects",
-      "locations",
-      "write_redirects",
-      "migrations",
-    ] as const) {
-      await this.eye.sql.deleteFrom(table).execute();
-    }
+    // One journey to the server.
+    await sql`with moves as (delete from migration_moves), scrubbed as (delete from scrubs), pointers as (delete from objects),
+        redirects as (delete from write_redirects), placed as (delete from locations)
+      delete from migrations`.execute(this.eye.sql);
+    await sql`select set_config('lock_timeout', '5ms', false)`.execute(this.#actors.sql);
     for (const place of this.places) place.empty();
   }
 
@@ -98,7 +93,6 @@ export class World implements AsyncDisposable {
 
   /** Work of such a service in the database. Waits for no lock, since whoever holds it stands still meanwhile. */
   async act<T>(work: (database: Database) => Promise<T>): Promise<T> {
-    await sql`select set_config('lock_timeout', '5ms', false)`.execute(this.#actors.sql);
     return await work(this.#actors);
   }
 
@@ -149,7 +143,9 @@ export class World implements AsyncDisposable {
     return {
       workingSet: workingSet.section(around),
       ...(archive === undefined ? {} : { archive: archive.section(around) }),
-      others: this.places.map((place) => place.section(around)),
+      others: this.places
+        .filter((place) => place !== workingSet && place !== archive)
+        .map((place) => place.section(around)),
     };
   }
 }
