@@ -19,6 +19,8 @@ export interface MoverOptions {
 
 /** Moves that are made durable together. Small enough that a crash costs little, large enough that the database is asked seldom. */
 const batchSize = 128;
+/** A batch of large objects ends sooner: a crash costs no more than a second or two of copying. */
+const batchBytesMax = 64 * 1024 * 1024;
 /** Batches at work at once, so that one is copied while another is made durable. */
 const lanes = 2;
 
@@ -71,7 +73,7 @@ export class Mover {
     let claiming: Promise<readonly Move[]> = Promise.resolve([]);
     const next = () => {
       claiming = claiming.then(async () => {
-        const moves = await claimMoves(this.#database, this.#id, state, after, batchSize);
+        const moves = firstOf(await claimMoves(this.#database, this.#id, state, after, batchSize), batchBytesMax);
         after = moves.at(-1)?.sourceLocationId ?? after;
         return moves;
       });
@@ -243,6 +245,16 @@ export class Mover {
     );
     for (const result of results) if (result.status === "rejected") throw result.reason;
   }
+}
+
+/** As many as have no more bytes than this together; at least one. */
+function firstOf(moves: readonly Move[], bytesMax: number): readonly Move[] {
+  let bytes = 0;
+  const end = moves.findIndex((move, index) => {
+    bytes += move.storedBytes;
+    return index > 0 && bytes > bytesMax;
+  });
+  return end < 0 ? moves : moves.slice(0, end);
 }
 
 function defined(ids: readonly (number | undefined)[]): readonly number[] {
