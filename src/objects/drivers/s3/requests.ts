@@ -37,6 +37,20 @@ export function sha256(bytes: Buffer): Buffer {
   return createHash("sha256").update(bytes).digest();
 }
 
+const fanOuts = Array.from({ length: 256 }, (_, index) => index.toString(16).padStart(2, "0"));
+
+/**
+ * Where a listing goes on after an object, whoever wrote that: what can't be a driver's with this prefix is skipped, for a bucket may hold millions of
+ * objects of others. `undefined` when none of a driver's can come any more.
+ */
+export function markerAfter(prefix: string, object: string): string | undefined {
+  if (!object.startsWith(prefix)) return object;
+  const rest = object.slice(prefix.length);
+  const fanOut = fanOuts.find((each) => `${each}/g` > rest);
+  if (fanOut === undefined) return undefined;
+  return `${fanOut}/` > rest ? `${prefix}${fanOut}/` : object;
+}
+
 interface Hookable {
   readonly middlewareStack: { add(hook: never, options: never): void };
 }

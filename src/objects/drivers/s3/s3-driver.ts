@@ -13,7 +13,7 @@ import { BlobWriter } from "./blob-writer.ts";
 import type { Connection } from "./connection.ts";
 import { refusalOf } from "./failures.ts";
 import { objectBytesMax, PartBuffers } from "./part-buffers.ts";
-import { keyOf, objectOf, requestFor } from "./requests.ts";
+import { keyOf, markerAfter, objectOf, requestFor } from "./requests.ts";
 import { type Extract, ResponseBody } from "./response-body.ts";
 import { probeObjects, probeUploads, type ServerTraits } from "./server-traits.ts";
 import type { Workshop } from "./workshop.ts";
@@ -165,9 +165,11 @@ export class S3Driver implements ObjectDriver {
         yield { key, sizeBytes: Size ?? 0 };
       }
       if (!page.IsTruncated) return;
-      const next = contents.at(-1)?.Key ?? page.NextMarker;
-      if (next === undefined || next === marker) throw this.#failure("list", "the server's listing does not go on");
-      marker = next;
+      const seen = contents.at(-1)?.Key ?? page.NextMarker;
+      const isFurther = seen !== undefined && Buffer.compare(Buffer.from(seen), Buffer.from(marker ?? "")) > 0;
+      if (!isFurther) throw this.#failure("list", "the server's listing does not go on");
+      marker = markerAfter(prefix, seen);
+      if (marker === undefined) return;
     }
   }
 
