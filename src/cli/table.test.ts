@@ -31,6 +31,11 @@ describe("writeTable", () => {
     expect(await lines(80, rows)).toEqual(await lines(undefined, rows));
   });
 
+  it("cuts a cell that anybody may have made endless", async () => {
+    const [, line = ""] = await lines(undefined, [["x".repeat(5_000_000), "1", "", ""]]);
+    expect(line).toMatch(/^x{999}… +1$/);
+  });
+
   it("leaves out columns on a narrow terminal, the least important first", async () => {
     expect((await lines(50, rows))[0]).toBe("NAME                 SIZE  LICENSES");
     expect((await lines(30, rows))[0]).toBe("NAME                 SIZE");

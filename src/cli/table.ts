@@ -9,6 +9,7 @@ export interface Column {
 }
 
 /** Rows laid out together: all rows of a usual list, while an endless one needs no endless memory. */
+const CELL_LENGTH_MAX = 1000;
 const ROWS_PER_BATCH = 1000;
 const GAP = 2;
 /** A column is never squeezed below this. */
@@ -33,7 +34,7 @@ export async function writeTable(
     shown ??= chooseColumns(batch, allColumns, output.columns);
     const chosen = shown;
     const columns = chosen.flatMap((index) => allColumns[index] ?? []);
-    const rows = batch.map((row) => chosen.map((index) => row[index] ?? ""));
+    const rows = batch.map((row) => chosen.map((index) => bounded(row[index] ?? "")));
     const widths = fitWidths(rows, output.columns);
     const [header, ...rest] = rows;
     await output.write(layOut(isFirst && header ? [header.map(emphasize), ...rest] : rows, columns, widths));
@@ -45,6 +46,11 @@ export async function writeTable(
   }
   await writeBatch();
   await output.flush();
+}
+
+/** Laying out costs time that grows with the square of a cell's length, and what stands in one can be anybody's. JSON has all of it. */
+function bounded(text: string): string {
+  return text.length <= CELL_LENGTH_MAX ? text : `${text.slice(0, CELL_LENGTH_MAX - 1)}…`;
 }
 
 /** Writes names and values, one pair on each line, values aligned; pairs without a value are left out. */

@@ -77,7 +77,8 @@ export class Backend {
   async driver(call: Call): Promise<ObjectDriver> {
     if (this.#driver === undefined) {
       const { opener, config } = this.#section;
-      const opening = opener.open(config, { database: this.#database }, call).then(this.#guard);
+      const open = () => opener.open(config, { database: this.#database }, call);
+      const opening = retry(open, { ...defaultRetryPolicy, attemptsMax: 3 }, call).then(this.#guard);
       this.#driver = opening;
       opening.catch(() => {
         this.#driver = undefined;

@@ -8,6 +8,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { failureOf } from "../../test/conformance/failure.ts";
 import { startTestDatabase, type TestDatabase } from "../../test/embedded-database.ts";
 import { type Compression, defaultCompression } from "../config/index.ts";
+import { StowageError } from "../errors/index.ts";
 import { createCall, silentProgress, systemClock } from "../runtime/index.ts";
 import { databaseOpener } from "./drivers/db/index.ts";
 import { localfsDriver } from "./drivers/localfs/index.ts";
@@ -232,6 +233,20 @@ describe("several backends", () => {
     expect((await after.usage(true, call)).backends).toMatchObject([{ isConfigured: false }, { held: { blobs: 0 } }]);
     expect(await readdir(join(directory, "two"))).toEqual([]);
   });
+});
+
+test("a backend that fails once when it is connected to is asked again", async () => {
+  let attempts = 0;
+  const opener: DriverOpener = {
+    ...databaseOpener,
+    open: async (config, surroundings, under) => {
+      if (++attempts === 1) throw new StowageError("BACKEND_FAILED", { driver: "db", operation: "open" });
+      return await databaseOpener.open(config, surroundings, under);
+    },
+  };
+  await using store = await open({ opener, config: {} });
+  await put(store, ref, Buffer.from("x"));
+  expect([await read(store, ref), attempts]).toEqual(["x", 2]);
 });
 
 describe("markers", () => {
