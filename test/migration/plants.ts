@@ -1,3 +1,4 @@
+// biome-ignore-all lint/suspicious/noTemplateCurlyInString: what is replaced is source text
 /** Bugs that are planted into the product to see that the simulation finds them. A change that no longer fits its source fails aloud. */
 export interface Plant {
   readonly name: string;

@@ -10,8 +10,8 @@ import { type Place, somePlaces } from "./place.ts";
 
 export type Store = ObjectStore & StoreMaintenance & AsyncDisposable;
 
-export const graceSeconds = 900;
-export const leaseSeconds = 300;
+const graceSeconds = 900;
+const leaseSeconds = 300;
 export const lateSeconds = 1000;
 const windows = { retireGraceSeconds: graceSeconds, leaseSeconds, lateSeconds };
 
