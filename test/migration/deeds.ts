@@ -81,11 +81,8 @@ export class Others {
     this.#open.push({ store, name, staged: await store.stage(refOf(name), bodyOf(this.#content(), true), call) });
   }
 
-  /** False when there were none. */
-  async finishPuts(): Promise<boolean> {
-    const count = this.#open.length;
+  async finishPuts(): Promise<void> {
     while (this.#open.length > 0) await this.#finishPut();
-    return count > 0;
   }
 
   async #finishPut(): Promise<void> {

@@ -59,8 +59,8 @@ class Simulation {
   #seen: Seen | undefined;
   #current: Life | undefined;
   #company = 0;
-  /** Nobody did anything during the last life. */
-  #isCalm = true;
+  /** Locations that lived when the last life began: what lies there is no news to it. */
+  #known: ReadonlySet<number> = new Set();
   #acting: Promise<void> | undefined;
   #violation: Error | undefined;
   #zombie: { readonly life: Life; readonly ended: Promise<void> } | undefined;
@@ -146,7 +146,7 @@ class Simulation {
   /** A process that migrates, until it ends, dies or stands still. */
   async #life(order: Order, plan: LifePlan): Promise<void> {
     const { fate, faults, company } = plan;
-    this.#isCalm = company === 0 && this.#zombie === undefined;
+    this.#known = new Set(this.#seen?.rows.keys() ?? []);
     const life = new Life(this.#world.locks, fate, (self) => this.#between(self));
     this.#note(`  life ${++this.#lives}: ${JSON.stringify(plan)}`);
     const seed = this.#seed * 100 + this.#lives;
@@ -371,7 +371,7 @@ class Simulation {
   /** What must be true at any time when nobody is at work. */
   async #judge(): Promise<void> {
     if (this.#zombie === undefined && (await this.#hasNewlyEnded())) {
-      if (await this.#others.finishPuts()) this.#isCalm = false;
+      await this.#others.finishPuts();
     }
     const seen = await readModel(this.#world, this.#damagedLocation);
     const violations = [...seen.violations];
@@ -415,8 +415,11 @@ class Simulation {
       this.#outcomes.push("a migration complete");
       violations.push(...moves.flatMap((move) => this.#judgeMove(move, seen)));
       const order = this.#script.orders.find((each) => each.order === this.#ordered.get(id))?.order;
-      if (order === undefined || (!order.isOnline && !this.#isCalm)) continue;
-      const left = [...seen.objects].filter(([, { row }]) => destinationOf(order, row) !== undefined);
+      if (order === undefined) continue;
+      // Online there is no news: new objects go to the destination, and writers are waited for.
+      const left = [...seen.objects].filter(
+        ([, { row }]) => destinationOf(order, row) !== undefined && (order.isOnline || this.#known.has(row.id)),
+      );
       if (left.length > 0)
         violations.push(`migration ${id} says that it is complete, ${left.map(([name]) => name)} are still there`);
     }
