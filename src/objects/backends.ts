@@ -1,7 +1,7 @@
 import { type Compression, defaultCompression } from "../config/index.ts";
 import type { Database } from "../db/index.ts";
 import { isCode, StowageError } from "../errors/index.ts";
-import { type Call, throwIfAborted } from "../runtime/index.ts";
+import { type Call, defaultRetryPolicy, retry, throwIfAborted } from "../runtime/index.ts";
 import type { DriverOpener, ObjectDriver } from "./driver.ts";
 import { checkMarker, claimMarker, findMark, findOwnMark, type Place } from "./marker.ts";
 import {
