@@ -146,7 +146,8 @@ class Simulation {
   /** A process that migrates, until it ends, dies or stands still. */
   async #life(order: Order, plan: LifePlan): Promise<void> {
     const { fate, faults, company } = plan;
-    this.#known = new Set(this.#seen?.rows.keys() ?? []);
+    const rows = [...(this.#seen?.rows.values() ?? [])];
+    this.#known = new Set(rows.filter(({ state }) => state === "live").map(({ id }) => id));
     const life = new Life(this.#world.locks, fate, (self) => this.#between(self));
     this.#note(`  life ${++this.#lives}: ${JSON.stringify(plan)}`);
     const seed = this.#seed * 100 + this.#lives;
