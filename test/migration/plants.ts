@@ -52,10 +52,6 @@ const plants: readonly Plant[] = [
     ],
   },
   {
-    name: "complete though it was interrupted",
-    changes: [{ file: migrations, from: "const ended = isAllKnown && left === 0 ?", to: "const ended = left === 0 ?" }],
-  },
-  {
     name: "the reaper takes what a migration holds",
     changes: [{ file: "objects/rows/reaper.ts", from: 'eb("migration_id", "is", null),', to: "" }],
   },
@@ -143,16 +139,6 @@ const plants: readonly Plant[] = [
   {
     name: "sources that were to be kept are deleted",
     changes: [{ file: copies, from: 'state = ${keepsSources ? "kept" : "retired"}', to: "state = 'retired'" }],
-  },
-  {
-    name: "the pointer in another transaction than the move",
-    changes: [
-      {
-        file: mover,
-        from: "const moved = await this.#copies.switch(tx, pairs, keepsSources);",
-        to: `const moved = await this.#database.transaction((own) => this.#copies.switch(own, pairs, keepsSources), this.#call);`,
-      },
-    ],
   },
   {
     name: "a cancel forgets the copies",
