@@ -164,6 +164,8 @@ class Simulation {
       (error: unknown) => this.#ended(life, plan, "", error),
     );
     await Promise.race([ended, life.stood]);
+    // One of its points may have been where others were at work.
+    while (this.#acting !== undefined) await this.#acting;
     this.#current = undefined;
     this.#faults += drivers.reduce((sum, { injected }) => sum + injected.length, 0);
     for (const { injected } of drivers) {
