@@ -43,8 +43,8 @@ export class World implements AsyncDisposable {
   static async open(): Promise<World> {
     await using opening = new AsyncDisposableStack();
     const { database: first, dataDirectory } = opening.use(await startTestDatabase());
-    // What is killed here are processes, not the server: it need not wait for its disk.
-    for (const setting of ["fsync", "synchronous_commit"]) {
+    // What is killed here are processes, not the server: it need not wait for its disk. Nor may it lock whole tables to shorten their files.
+    for (const setting of ["fsync", "synchronous_commit", "vacuum_truncate"]) {
       await sql`alter system set ${sql.raw(setting)} = off`.execute(first.sql);
     }
     await sql`select pg_reload_conf()`.execute(first.sql);
