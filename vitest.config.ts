@@ -1,8 +1,10 @@
 import { join } from "node:path";
 import { defineConfig } from "vitest/config";
 
-/** Random histories, kills, races and hostile images: minutes of them. `npm run test:long`, and CI. */
+/** Random histories, kills, races, hostile images, servers that die and commands by the hundred: minutes of them. `npm run test:long`, and CI. */
 const long = [
+  "src/db/embedded/lifecycle.test.ts",
+  "test/acceptance/migrate.test.ts",
   "test/fault/localfs-kill.test.ts",
   "test/fault/objects-kill.test.ts",
   "test/fault/store-order.test.ts",

@@ -103,7 +103,7 @@ async function openRawFiles({ config }: Field): Promise<Contender> {
 
 /** The SDK as its documentation uses it. */
 async function openRawS3({ config }: Field): Promise<Contender> {
-  const { S3Client, PutObjectCommand, GetObjectCommand } = await import("@aws-sdk/client-s3");
+  const { S3Client, CreateBucketCommand, PutObjectCommand, GetObjectCommand } = await import("@aws-sdk/client-s3");
   const client = new S3Client({
     endpoint: String(config.url),
     region: "us-east-1",
@@ -111,6 +111,10 @@ async function openRawS3({ config }: Field): Promise<Contender> {
     requestChecksumCalculation: "WHEN_REQUIRED",
     responseChecksumValidation: "WHEN_REQUIRED",
     credentials: { accessKeyId: String(config.access_key), secretAccessKey: String(config.secret_key) },
+  });
+  const bucket = { Bucket: String(config.bucket) };
+  await client.send(new CreateBucketCommand(bucket)).catch((error: unknown) => {
+    if (!(error instanceof Error && error.name === "BucketAlreadyOwnedByYou")) throw error;
   });
   const name = (index: number) => ({ Bucket: String(config.bucket), Key: `raw/${index}` });
   return {
