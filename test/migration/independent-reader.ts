@@ -37,8 +37,8 @@ export interface Bucket {
 }
 
 export interface Finding {
-  /** Each object by its name: the digest of its content as its bytes really are, and the driver that keeps it. */
-  readonly objects: ReadonlyMap<string, { readonly digest: string; readonly driver: string }>;
+  /** Each object by its name: the digest of its content as its bytes really are, and the place that keeps it. */
+  readonly objects: ReadonlyMap<string, { readonly digest: string; readonly place: string }>;
   readonly violations: readonly string[];
 }
 
@@ -93,13 +93,13 @@ export async function readEverything(
         violations.push(`${row.name} at location ${row.id}: ${error instanceof Error ? error.message : String(error)}`);
       }
     }
-    const objects = new Map<string, { digest: string; driver: string }>();
+    const objects = new Map<string, { digest: string; place: string }>();
     for (const [path, digest] of digestsOf([...expected.keys()])) {
       const { row, what } = expected.get(path) as { row: Row; what: "stored" | "content" };
       const recorded = what === "stored" ? row.stored_digest : row.content_digest;
       if (recorded !== `sha256:${digest}`) violations.push(`${row.name}: ${what} is ${digest} instead of ${recorded}`);
       if (what === "content" && row.is_pointed)
-        objects.set(row.name, { digest: `sha256:${digest}`, driver: row.driver });
+        objects.set(row.name, { digest: `sha256:${digest}`, place: placeOf(row) });
     }
     for await (const [place, key] of everythingHeld(client, directories, clients)) {
       if (!markerKey.test(key) && !held.has(`${place} ${key}`)) violations.push(`${key} at ${place} has no row`);
@@ -175,6 +175,15 @@ function digestsOf(paths: readonly string[]): ReadonlyMap<string, string> {
   return digests;
 }
 
+/** Whoever was killed before it had made the bucket has left nothing there. */
+function nothingWithoutBucket(error: unknown): {
+  readonly Contents?: undefined;
+  readonly NextContinuationToken?: undefined;
+} {
+  if (error instanceof Error && error.name === "NoSuchBucket") return {};
+  throw error;
+}
+
 async function* everythingHeld(
   client: Client,
   directories: readonly string[],
@@ -192,7 +201,9 @@ async function* everythingHeld(
   }
   for (const { place, s3 } of clients) {
     for (let token: string | undefined; ; ) {
-      const page = await s3.send(new ListObjectsV2Command({ Bucket: place.bucket, ContinuationToken: token }));
+      const page = await s3
+        .send(new ListObjectsV2Command({ Bucket: place.bucket, ContinuationToken: token }))
+        .catch(nothingWithoutBucket);
       for (const { Key } of page.Contents ?? []) yield [`s3 ${place.bucket}`, Key?.slice(3) ?? ""];
       token = page.NextContinuationToken;
       if (token === undefined) break;

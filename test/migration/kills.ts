@@ -233,8 +233,8 @@ class Ground implements AsyncDisposable {
       const possible = this.#possible.get(name) ?? new Set(["absent"]);
       if (!possible.has(is?.digest ?? "absent"))
         wrong.push(`${name} is ${is?.digest ?? "absent"}, not ${[...possible]}`);
-      if (is !== undefined && isStrict && is.driver === from.driver && from !== to)
-        wrong.push(`${name} is still at ${is.driver}`);
+      if (is !== undefined && isStrict && is.place === nameOf(from) && from !== to)
+        wrong.push(`${name} is still at ${is.place}`);
       this.#possible.set(name, new Set([is?.digest ?? "absent"]));
     }
     const begin = () => silentProgress.begin("", undefined);
@@ -331,4 +331,10 @@ function linesOf<T>(output: string): readonly T[] {
     .split("\n")
     .filter((line) => line.endsWith("}"))
     .map((line) => JSON.parse(line) as T);
+}
+
+/** As the independent reader names it. */
+function nameOf({ driver, config }: RealPlace): string {
+  const { bucket, archive_data_dir: directory } = config as Readonly<Record<string, string>>;
+  return driver === "db" ? "db" : driver === "s3" ? `s3 ${bucket}` : `localfs ${directory}`;
 }
