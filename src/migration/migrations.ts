@@ -221,23 +221,31 @@ export class Migrations {
     done: ProgressKeeper,
     call: Call,
   ): Promise<boolean> {
-    const { id } = record;
     for (;;) {
       if (call.signal.aborted) return false;
-      const added = await this.#planMore(self, selectionFrom(record.options), call);
-      if (added === 0) return true;
-      done.planned(await this.get(id));
-      await this.#passes(id, mover, pace, done, call);
+      if ((await this.#moveAdded(record, self, mover, pace, done, call)) === 0) return true;
     }
   }
 
-  async #planMore(self: MigrationLife, selection: Selection, call: Call): Promise<number> {
-    return await this.#database.transaction(async (tx) => {
+  /** Plans once more, and moves what that has added. Returns how many objects that were. */
+  async #moveAdded(
+    { id, options }: MigrationRecord,
+    self: MigrationLife,
+    mover: Mover,
+    pace: MigrationPace,
+    done: ProgressKeeper,
+    call: Call,
+  ): Promise<number> {
+    const added = await this.#database.transaction(async (tx) => {
       await expectLife(tx, self);
-      const added = await planMoves(tx, self.id, selection);
-      if (added > 0) await recordTotals(tx.sql, self.id);
-      return added;
+      const planned = await planMoves(tx, id, selectionFrom(options));
+      if (planned > 0) await recordTotals(tx.sql, id);
+      return planned;
     }, call);
+    if (added === 0) return 0;
+    done.planned(await this.get(id));
+    await this.#passes(id, mover, pace, done, call);
+    return added;
   }
 
   /**
@@ -252,16 +260,11 @@ export class Migrations {
     done: ProgressKeeper,
     call: Call,
   ): Promise<boolean> {
-    const { id } = record;
-    const selection = selectionFrom(record.options);
+    const { id, options } = record;
     for (;;) {
       if (call.signal.aborted) return false;
-      const writers = await this.#copies.countWriters(selection.sourceBackendId);
-      const added = await this.#planMore(self, selection, call);
-      if (added > 0) {
-        done.planned(await this.get(id));
-        await this.#passes(id, mover, pace, done, call);
-      }
+      const writers = await this.#copies.countWriters(options.selection.sourceBackendId);
+      const added = await this.#moveAdded(record, self, mover, pace, done, call);
       // Writers that were counted before the plan may have published since; those after it know the redirection.
       if (added === 0 && writers === 0) break;
       done.phase("waiting for writers");

@@ -1,29 +1,24 @@
-import type { Call, Clock } from "../runtime/index.ts";
+import { type Call, type Clock, RateLimit } from "../runtime/index.ts";
 
 /** How many copies are at work at once: fewer when a backend asks to slow down, more again by itself. */
 export class Pace {
   readonly #clock: Clock;
-  readonly #bytesPerSecondMax: number | undefined;
+  readonly #rate: RateLimit;
   readonly #least = 1;
   readonly #most: number;
   readonly #isAdaptive: boolean;
   readonly #waiting: (() => void)[] = [];
   #limit: number;
   #active = 0;
-  #paidUntilMs = 0;
   #slowedAtMs = Number.NEGATIVE_INFINITY;
   #calmCopies = 0;
 
   constructor(clock: Clock, concurrency: number | "auto", bytesPerSecondMax: number | undefined) {
     this.#clock = clock;
-    this.#bytesPerSecondMax = bytesPerSecondMax;
+    this.#rate = new RateLimit(clock, bytesPerSecondMax);
     this.#isAdaptive = concurrency === "auto";
     this.#limit = concurrency === "auto" ? 16 : concurrency;
     this.#most = concurrency === "auto" ? 64 : concurrency;
-  }
-
-  get limit(): number {
-    return this.#limit;
   }
 
   /** Runs `work` when there is room for it. */
@@ -39,12 +34,8 @@ export class Pace {
   }
 
   /** Waits until so many bytes more may be sent. */
-  async pay(bytes: number, call: Call): Promise<void> {
-    if (this.#bytesPerSecondMax === undefined) return;
-    const now = this.#clock.now().getTime();
-    const startMs = Math.max(now, this.#paidUntilMs);
-    this.#paidUntilMs = startMs + (bytes / this.#bytesPerSecondMax) * 1000;
-    if (startMs > now) await this.#clock.sleep(startMs - now, call);
+  pay(bytes: number, call: Call): Promise<void> {
+    return this.#rate.pay(bytes, call);
   }
 
   /** A backend asked to slow down: half as much, at most once a second, since what is under way was begun before. */

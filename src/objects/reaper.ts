@@ -3,6 +3,7 @@ import { type StowageError, toStowageError } from "../errors/index.ts";
 import { announce, type Call, throwIfAborted } from "../runtime/index.ts";
 import type { Backend, Backends } from "./backends.ts";
 import type { ObjectDriver } from "./driver.ts";
+import { eachAtOnce } from "./each-at-once.ts";
 import {
   condemn,
   condemnAtOnce,
@@ -54,7 +55,7 @@ export async function reap(
     const here = { backend: backend.description, blobs: 0, bytes: 0 };
     try {
       const driver = await backend.forDeleting(call);
-      await eachAtOnce(locations, async (location) => {
+      await eachAtOnce(locations, concurrency, async (location) => {
         throwIfAborted(call);
         if (await remove(database, driver, location, failed, call)) {
           here.blobs++;
@@ -85,19 +86,23 @@ export async function deleteAtOnce(
   await condemnAtOnce(database, ids);
   announce("objects deleting", { count: ids.length });
   const failures = new Map<number, StowageError>();
-  await eachAtOnce(await condemnedAmong(database, ids, lateSeconds), async ({ backendId, ...location }) => {
-    throwIfAborted(call);
-    const failed = (error: unknown) => {
+  await eachAtOnce(
+    await condemnedAmong(database, ids, lateSeconds),
+    concurrency,
+    async ({ backendId, ...location }) => {
       throwIfAborted(call);
-      failures.set(location.id, toStowageError(error));
-    };
-    try {
-      const driver = await (await backends.of(backendId, call)).forDeleting(call);
-      await remove(database, driver, location, failed, call);
-    } catch (error) {
-      failed(error);
-    }
-  });
+      const failed = (error: unknown) => {
+        throwIfAborted(call);
+        failures.set(location.id, toStowageError(error));
+      };
+      try {
+        const driver = await (await backends.of(backendId, call)).forDeleting(call);
+        await remove(database, driver, location, failed, call);
+      } catch (error) {
+        failed(error);
+      }
+    },
+  );
   const left = new Set(await notDeleted(database, ids));
   return { gone: ids.filter((id) => !left.has(id)), failures };
 }
@@ -124,14 +129,4 @@ async function remove(
   else await removeLocation(database, id);
   announce("objects forgotten", { locationId: id });
   return true;
-}
-
-async function eachAtOnce<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
-  const waiting = items.values();
-  const workers = Array.from({ length: Math.min(concurrency, items.length) }, async () => {
-    for (const item of waiting) await work(item);
-  });
-  // All end before the first failure is told, so that nothing is at work behind the caller's back.
-  const results = await Promise.allSettled(workers);
-  for (const result of results) if (result.status === "rejected") throw result.reason;
 }

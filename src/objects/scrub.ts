@@ -1,9 +1,10 @@
 import { createHash } from "node:crypto";
 import type { Database } from "../db/index.ts";
 import { isCode, messageOf, StowageError, toStowageError } from "../errors/index.ts";
-import { announce, type Call, type Clock, type ProgressTask, throwIfAborted } from "../runtime/index.ts";
+import { announce, type Call, type Clock, type ProgressTask, RateLimit, throwIfAborted } from "../runtime/index.ts";
 import type { Backend } from "./backends.ts";
 import type { ObjectDriver, PhysicalKey } from "./driver.ts";
+import { eachAtOnce } from "./each-at-once.ts";
 import { readHeader } from "./envelope-reader.ts";
 import { findVersion, type Located, recordDamage } from "./rows/locations.ts";
 import {
@@ -158,6 +159,7 @@ class Scrub {
   readonly #row: ScrubRow;
   readonly #options: ScrubOptions;
   readonly #task: ProgressTask;
+  readonly #rate: RateLimit;
   readonly #call: Call;
   objects: number;
   bytes: number;
@@ -172,6 +174,7 @@ class Scrub {
     this.#row = row;
     this.#options = options;
     this.#task = task;
+    this.#rate = new RateLimit(options.clock, options.bytesPerSecondMax);
     this.#call = call;
     this.objects = row.objects;
     this.bytes = row.bytes;
@@ -201,13 +204,7 @@ class Scrub {
   }
 
   async #batch(backend: Backend, driver: ObjectDriver, batch: readonly Placed[]): Promise<void> {
-    const waiting = batch.values();
-    const results = await Promise.allSettled(
-      Array.from({ length: readsAtOnce }, async () => {
-        for (const placed of waiting) await this.#look(backend, driver, placed);
-      }),
-    );
-    for (const result of results) if (result.status === "rejected") throw result.reason;
+    await eachAtOnce(batch, readsAtOnce, (placed) => this.#look(backend, driver, placed));
     await recordChecked(this.#database, this.#right);
     this.#right = [];
     if (this.isPlaceKept) return;
@@ -233,7 +230,7 @@ class Scrub {
     const isSuspect =
       listed === undefined || listed.sizeBytes !== row.located.storedBytes || row.located.damage !== undefined;
     if (!isSuspect && !this.#isInSample(row.id)) return;
-    await this.#pace(row.located.storedBytes);
+    await this.#rate.pay(row.located.storedBytes, this.#call);
     const trouble = await this.#inspect(driver, row.located);
     this.objects++;
     this.bytes += row.located.storedBytes;
@@ -298,18 +295,6 @@ class Scrub {
     if (share >= 1) return true;
     const number = createHash("sha256").update(`${seed}:${id}`).digest().readUInt32LE(0);
     return number / 2 ** 32 < share;
-  }
-
-  #paidUntilMs = 0;
-
-  /** Waits until `bytes` more may be read. */
-  async #pace(bytes: number): Promise<void> {
-    const { bytesPerSecondMax, clock } = this.#options;
-    if (bytesPerSecondMax === undefined) return;
-    const now = clock.now().getTime();
-    const startMs = Math.max(now, this.#paidUntilMs);
-    this.#paidUntilMs = startMs + (bytes / bytesPerSecondMax) * 1000;
-    if (startMs > now) await clock.sleep(startMs - now, this.#call);
   }
 }
 

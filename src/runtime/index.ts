@@ -1,6 +1,7 @@
 /** Runtime: what every room's I/O carries (call, clock, log), progress, announced steps. */
 export { type Call, createCall, createLogger, type Logger, throwIfAborted } from "./call.ts";
 export { type Progress, type ProgressTask, silentProgress } from "./progress.ts";
+export { RateLimit } from "./rate-limit.ts";
 export { defaultRetryPolicy, type RetryPolicy, retry } from "./retry.ts";
 export { announce, onStep, type Step } from "./steps.ts";
 export { type Clock, systemClock } from "./time.ts";

@@ -149,8 +149,8 @@ const plants: readonly Plant[] = [
     changes: [
       {
         file: migrations,
-        from: "const added = await this.#planMore(self, selectionFrom(record.options), call);",
-        to: "const added = 0;",
+        from: "if ((await this.#moveAdded(record, self, mover, pace, done, call)) === 0) return true;",
+        to: "return true;",
       },
     ],
   },

@@ -275,7 +275,7 @@ const plants: readonly Plant[] = [
     changes: [
       {
         file: "scrub.ts",
-        from: "const waiting = batch.values();",
+        from: "await eachAtOnce(batch, readsAtOnce, (placed) => this.#look(backend, driver, placed));",
         to: `await recordScrubProgress(this.#database, this.#row.id, {
       backendId: backend.id,
       afterKey: batch.at(-1)?.key ?? "",
@@ -283,7 +283,7 @@ const plants: readonly Plant[] = [
       bytes: this.bytes,
     });
     announce("planted");
-    const waiting = batch.values();`,
+    await eachAtOnce(batch, readsAtOnce, (placed) => this.#look(backend, driver, placed));`,
       },
     ],
   },
