@@ -9,7 +9,7 @@
 export { digestAlgorithm, parseDigest } from "./digest.ts";
 export { formatPlatform, parsePlatform } from "./platform.ts";
 export { parseReference, type Reference } from "./reference.ts";
-export { openSource } from "./source.ts";
+export { listTags, openSource } from "./source.ts";
 export type { SourceOptions } from "./source-options.ts";
 export type {
   Descriptor,

@@ -70,6 +70,11 @@ export function formatReference(reference: Reference): string {
   return `${reference.domain}/${reference.path}${tag}${digest}`;
 }
 
+/** Whether a registry may call a tag so. */
+export function isTag(text: string): boolean {
+  return tagPattern.test(text);
+}
+
 /** Where the registry's API is and what the repository is called there: `library/` and docker.io's API host come in here only. */
 export function registryName(reference: Reference): { readonly host: string; readonly repository: string } {
   if (reference.domain !== DEFAULT_DOMAIN) return { host: reference.domain, repository: reference.path };

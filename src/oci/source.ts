@@ -2,7 +2,7 @@ import { stat } from "node:fs/promises";
 import { StowageError } from "../errors/index.ts";
 import type { Call } from "../runtime/index.ts";
 import { isErrno, openDirectory } from "./directory.ts";
-import { parseReference } from "./reference.ts";
+import { parseReference, type Reference } from "./reference.ts";
 import type { SourceOptions } from "./source-options.ts";
 import type { ImageSource } from "./types.ts";
 
@@ -37,6 +37,16 @@ export async function openSource(text: string, options: SourceOptions, call: Cal
     await files[Symbol.asyncDispose]();
     throw error;
   }
+}
+
+/**
+ * All tags of the repository that a reference names, sorted, each once; whatever tag or digest the reference has means nothing. Names that are no valid
+ * tags are left out, and told.
+ * @throws StowageError `IMAGE_NOT_FOUND` for a repository that is not there, `ACCESS_DENIED`, `LIMIT_EXCEEDED`, `REGISTRY_*`
+ */
+export async function listTags(reference: Reference, options: SourceOptions, call: Call): Promise<readonly string[]> {
+  const { readTags } = await import("./registry/tags.ts");
+  return await readTags(reference, options, call);
 }
 
 /** `PATH[:REF]`, where both may have colons: the longest prefix that exists is the path, else everything before the first colon. */

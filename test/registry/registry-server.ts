@@ -31,6 +31,8 @@ export interface RegistryOptions {
   /** Where blobs are: `undefined` answers them here. */
   readonly redirectBlobs?: (digest: string) => string | undefined;
   readonly tls?: { readonly key: string; readonly cert: string };
+  /** Tags of one page of a list, whatever more is asked for. */
+  readonly tagsPageMax?: number;
   /** Default 127.0.0.1. */
   readonly listen?: string;
 }
@@ -244,13 +246,14 @@ export class TestRegistry implements AsyncDisposable {
     const url = new URL(request.path, "http://registry");
     if (url.pathname === "/token") return this.#token(request, url);
     if (!url.pathname.startsWith("/v2/")) return failure(404, "NOT_FOUND");
-    const match = /^\/v2\/(.+)\/(manifests|blobs)\/([^/]+)$/.exec(url.pathname);
+    const match = /^\/v2\/(.+)\/(manifests|blobs|tags)\/([^/]+)$/.exec(url.pathname);
     const repository = match?.[1] ?? "";
     const challenge = this.#challenge(request, repository);
     if (challenge !== undefined) return challenge;
     if (url.pathname === "/v2/") return { status: 200, headers: {}, body: Buffer.from("{}") };
     if (match === null) return failure(404, "NOT_FOUND");
     const name = decodeURIComponent(match[3] ?? "");
+    if (match[2] === "tags") return this.#tags(repository, url);
     return match[2] === "manifests" ? this.#manifest(request, repository, name) : this.#blob(request, name);
   }
 
@@ -264,6 +267,29 @@ export class TestRegistry implements AsyncDisposable {
     }
     const headers = { "content-type": found.mediaType, "docker-content-digest": sha256(found.bytes) };
     return { status: 200, headers, body: found.bytes };
+  }
+
+  #tags(repository: string, url: URL): Answer {
+    const prefix = `${repository}:`;
+    const keys = [...this.#manifests.keys()];
+    if (!keys.some((key) => key.startsWith(prefix) || key.startsWith(`${repository}@`))) {
+      return failure(404, "NAME_UNKNOWN");
+    }
+    const last = url.searchParams.get("last") ?? "";
+    const all = keys.filter((key) => key.startsWith(prefix)).map((key) => key.slice(prefix.length));
+    const rest = all.sort().filter((tag) => tag > last);
+    const count = Math.min(Number(url.searchParams.get("n") ?? all.length), this.#options.tagsPageMax ?? all.length);
+    const tags = rest.slice(0, count);
+    const next = `/v2/${repository}/tags/list?n=${count}&last=${encodeURIComponent(tags.at(-1) ?? "")}`;
+    const headers = {
+      "content-type": "application/json",
+      ...(rest.length > count ? { link: `<${next}>; rel="next"` } : {}),
+    };
+    return {
+      status: 200,
+      headers,
+      body: Buffer.from(JSON.stringify({ name: repository, tags: all.length === 0 ? null : tags })),
+    };
   }
 
   #blob(request: RecordedRequest, digest: string): Answer {
