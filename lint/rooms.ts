@@ -33,6 +33,11 @@ export const rooms: Readonly<Record<string, Room>> = {
     ],
     packages: ["undici", "zod"],
   },
+  layercache: {
+    rooms: [...base, "oci"],
+    node: ["crypto", "fs", "fs/promises", "path", "sqlite", "stream"],
+    packages: [],
+  },
   layer: { rooms: [...base, "oci"], node: ["buffer", "crypto", "stream", "stream/promises", "zlib"], packages: [] },
   catalogers: { rooms: ["errors", "layer"], node: [], packages: ["packageurl-js"] },
   objects: {

@@ -130,6 +130,7 @@ export const codes = {
     "never",
     "the layer is not a valid tar stream",
   ),
+  LAYER_CACHE_UNUSABLE: code<{ directory: string; reason: string }>(500, 1, "never", "the layer cache can't be used"),
   LAYER_DOCUMENT_INVALID: code<{ document: string; reason: string }>(500, 1, "never", "a layer document is damaged"),
 
   // OBJECT

@@ -101,6 +101,7 @@ export function layersOf(files: SourceFiles, pathOf: (layer: Descriptor) => stri
       const path = pathOf(layer);
       return path !== undefined && (await files.size(path, call)) !== undefined;
     },
+    recheck: async () => false,
   };
 }
 

@@ -100,6 +100,11 @@ export interface LayerSource {
   readonly isAuthority: boolean;
   /** Whether the blob is there for the requester, without reading it. */
   has(layer: Descriptor, call: Call): Promise<boolean>;
+  /**
+   * For who read the blob to no good end, or found that it is not what its descriptor says: whether it may help to open it once more. A cache looks at
+   * the bytes that it keeps, and forgets those that are damaged; others have nothing that could change.
+   */
+  recheck(layer: Descriptor, call: Call): Promise<boolean>;
 }
 
 /** An opened source of images. */

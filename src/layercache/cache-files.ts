@@ -1,0 +1,75 @@
+import type { BigIntStats, Dirent } from "node:fs";
+import { chmod, type FileHandle, lstat, mkdir, open, opendir, rename, rmdir, unlink } from "node:fs/promises";
+
+/** What of a file's status the cache looks at. */
+export type FileStatus = Pick<
+  BigIntStats,
+  "dev" | "ino" | "uid" | "nlink" | "size" | "blocks" | "mtimeMs" | "isFile" | "isDirectory"
+>;
+
+/** An open file. */
+export interface CacheFile {
+  /** Valid in all threads of the process until `close`. */
+  readonly descriptor: number;
+  /** May write less than it is given, as write(2) does; says how much. */
+  write(bytes: Buffer, position: number): Promise<number>;
+  /** May read less than there is room for; 0 at the end. */
+  read(into: Buffer, position: number): Promise<number>;
+  status(): Promise<FileStatus>;
+  close(): Promise<void>;
+}
+
+/** All that the cache asks of the file system but for its index, so that tests can put a failing disk in its place. Failures are `ErrnoException`s. */
+export interface CacheFiles {
+  open(path: string, flags: number, mode?: number): Promise<CacheFile>;
+  mkdir(path: string, mode: number): Promise<void>;
+  chmod(path: string, mode: number): Promise<void>;
+  rename(from: string, to: string): Promise<void>;
+  unlink(path: string): Promise<void>;
+  rmdir(path: string): Promise<void>;
+  /** Of a symbolic link itself. */
+  linkStatus(path: string): Promise<FileStatus>;
+  /** What is in a directory, in no order. */
+  list(path: string): AsyncIterable<Pick<Dirent, "name" | "isDirectory">>;
+}
+
+class RealFile implements CacheFile {
+  readonly #handle: FileHandle;
+  readonly descriptor: number;
+
+  constructor(handle: FileHandle) {
+    this.#handle = handle;
+    this.descriptor = handle.fd;
+  }
+
+  async write(bytes: Buffer, position: number): Promise<number> {
+    return (await this.#handle.write(bytes, 0, bytes.length, position)).bytesWritten;
+  }
+
+  async read(into: Buffer, position: number): Promise<number> {
+    return (await this.#handle.read(into, 0, into.length, position)).bytesRead;
+  }
+
+  status(): Promise<FileStatus> {
+    return this.#handle.stat({ bigint: true });
+  }
+
+  close(): Promise<void> {
+    return this.#handle.close();
+  }
+}
+
+export const realCacheFiles: CacheFiles = {
+  open: async (path, flags, mode) => new RealFile(await open(path, flags, mode)),
+  async mkdir(path, mode) {
+    await mkdir(path, { mode, recursive: true });
+  },
+  chmod,
+  rename,
+  unlink,
+  rmdir,
+  linkStatus: (path) => lstat(path, { bigint: true }),
+  async *list(path) {
+    yield* await opendir(path);
+  },
+};
