@@ -1,7 +1,7 @@
 /** `reference/configuration.md`: the keys of `config.yaml`, from the schemas that read it. */
 import { type ZodType, z } from "zod";
 import { drivers } from "../src/app/drivers.ts";
-import { databaseArguments, databaseSection, storeSection, topLevel } from "../src/config/schema.ts";
+import { analyzerSection, databaseArguments, databaseSection, storeSection, topLevel } from "../src/config/schema.ts";
 
 interface KeySchema {
   readonly type?: string | readonly string[];
@@ -55,6 +55,10 @@ ${table({ properties: without(inputOf(databaseSection).properties, "db_connect_a
 Keys of \`db_connect_args\`:
 
 ${table(inputOf(databaseArguments))}
+
+## services.analyzer
+
+${table(inputOf(analyzerSection))}
 
 ## Top level
 

@@ -34,6 +34,13 @@ export interface StoreSection {
   readonly compression: Compression;
 }
 
+/** The cache of blobs that registries sent. */
+export interface LayerCacheSettings {
+  readonly enabled: boolean;
+  /** What all that lies in its directory may take up. */
+  readonly bytesMax: number;
+}
+
 /** How a connection to the user's PostgreSQL is made, beside its URL. */
 export interface DatabaseSettings {
   /** As PostgreSQL's own clients understand it. Left out: `prefer`. */
@@ -74,6 +81,8 @@ export interface Configuration {
   readonly database: { readonly url: Secret; readonly settings: DatabaseSettings } | undefined;
   /** `tmp_dir` */
   readonly temporaryDirectory: string | undefined;
+  /** `layer_cache_enable` and `layer_cache_max_gigabytes` */
+  readonly layerCache: LayerCacheSettings;
   /** All of the above in the file's own terms. */
   readonly values: readonly ConfigurationValue[];
   readonly warnings: readonly ConfigurationWarning[];
@@ -84,6 +93,10 @@ export const fileBytesMax = 256 * 1024;
 
 export const defaultCompression: Compression = { enabled: false, minSizeKbytes: 100, algorithm: "zstd" };
 export const defaultDriver = "db";
+/** As the keys of the configuration count: not 2³⁰. */
+export const gigabyte = 1e9;
+export const defaultLayerCache: LayerCacheSettings = { enabled: false, bytesMax: gigabyte };
+export const analyzerPlace = "services.analyzer";
 export const objectStorePlace = "services.catalog.object_store";
 export const analysisArchivePlace = "services.catalog.analysis_archive";
 /** How a missing archive section is shown. */
@@ -99,12 +112,19 @@ export const defaultConfiguration: Configuration = {
   otherObjectStores: [],
   database: undefined,
   temporaryDirectory: undefined,
+  layerCache: defaultLayerCache,
   values: [
     { key: `${objectStorePlace}.compression.enabled`, value: defaultCompression.enabled, source: unset },
     { key: `${objectStorePlace}.compression.min_size_kbytes`, value: defaultCompression.minSizeKbytes, source: unset },
     { key: `${objectStorePlace}.compression.algorithm`, value: defaultCompression.algorithm, source: unset },
     { key: `${objectStorePlace}.storage_driver.name`, value: defaultDriver, source: unset },
     { key: analysisArchivePlace, value: sameStore, source: unset },
+    { key: `${analyzerPlace}.layer_cache_enable`, value: defaultLayerCache.enabled, source: unset },
+    {
+      key: `${analyzerPlace}.layer_cache_max_gigabytes`,
+      value: defaultLayerCache.bytesMax / gigabyte,
+      source: unset,
+    },
   ],
   warnings: [],
 };

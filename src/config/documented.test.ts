@@ -155,7 +155,7 @@ object_store:
   });
 
   it("a whole file, with the keys that have no meaning here in one warning", () => {
-    const { database, temporaryDirectory, warnings } = parse(`
+    const { database, temporaryDirectory, layerCache, warnings } = parse(`
 service_dir: /anchore_service
 tmp_dir: /analysis_scratch                # engine default /tmp
 credentials:
@@ -179,9 +179,11 @@ services:
     expect(database?.url.reveal()).toBe("postgresql://anchore:secret@db:5432/anchore");
     expect(database?.settings).toEqual({ connectTimeoutMs: 120_000, connectionsMax: 130 });
     expect(temporaryDirectory).toBe("/analysis_scratch");
+    expect(layerCache).toEqual({ enabled: true, bytesMax: 4e9 });
     expect(warnings).toHaveLength(1);
     expect(warnings[0]).toMatchObject({ file: "config.yaml", line: 2 });
     expect(warnings[0]?.text).toMatch(/^keys that have no meaning here: service_dir, services.catalog.enabled, /);
+    expect(warnings[0]?.text).toMatch(/services.analyzer.max_threads, services.policy_engine$/);
   });
 });
 

@@ -7,6 +7,7 @@ export {
   type DatabaseSettings,
   defaultCompression,
   defaultConfiguration,
+  type LayerCacheSettings,
   type Source,
   type SslMode,
   type StoreSection,

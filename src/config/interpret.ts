@@ -114,7 +114,8 @@ function reasonOf(issue: Issue, part: Tree | undefined): string {
   }
   if (issue.code === "invalid_type") return `it must be ${nameOf(issue.expected)}, not ${describe(part)}`;
   if (issue.code === "invalid_value") return `it must be one of: ${issue.values.map(String).join(", ")}`;
-  if (issue.code === "invalid_union") return `it can't be ${describe(part)}`;
+  // A union of forms that are all wrong has no words for it, unless its schema has.
+  if (issue.code === "invalid_union" && issue.message === "Invalid input") return `it can't be ${describe(part)}`;
   if (issue.code === "too_small" && issue.origin === "string") return "it is too short";
   if (issue.code === "too_big" && issue.origin === "string") return "it is too long";
   if (issue.code === "too_small") return `it must be ${issue.inclusive ? "at least" : "more than"} ${issue.minimum}`;

@@ -27,9 +27,7 @@ const ofService: Readonly<Record<string, ReadonlySet<string>>> = {
   catalog:
     words(`event_log events runtime_inventory image_gc account_prevent_deletion down_analyzer_task_requeue runtime_compliance
     image_analyze_timeout_seconds sbom_vuln_scan audit`),
-  analyzer:
-    words(`analyzer_driver max_threads layer_cache_enable layer_cache_max_gigabytes enable_hints keep_image_analysis_tmpfiles
-    cycle_timer image_analyzer`),
+  analyzer: words("analyzer_driver max_threads enable_hints keep_image_analysis_tmpfiles cycle_timer image_analyzer"),
   policy_engine: words(
     "enable_package_db_load enable_images_by_vulnerability_api vulnerabilities overrides policy_evaluation_cache_ttl",
   ),

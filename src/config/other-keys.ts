@@ -1,4 +1,4 @@
-import { objectStorePlace } from "./configuration.ts";
+import { analyzerPlace, objectStorePlace } from "./configuration.ts";
 import { invalid, isEmpty, type Place } from "./interpret.ts";
 import { nearestKey, visibleKey } from "./keys.ts";
 import { isOriginalKey } from "./original-keys.ts";
@@ -13,12 +13,14 @@ const rightPlaces: ReadonlyMap<string, string> = new Map([
   ["other_object_stores", `${catalog}.other_object_stores`],
   ["storage_driver", `${objectStorePlace}.storage_driver`],
   ["db_connect", "credentials.database.db_connect"],
+  ["layer_cache_enable", `${analyzerPlace}.layer_cache_enable`],
+  ["layer_cache_max_gigabytes", `${analyzerPlace}.layer_cache_max_gigabytes`],
 ]);
 
 /** Names that mean something in these maps; what is nearly one of them is a mistake. */
 const namesIn: Readonly<Record<string, readonly string[]>> = {
   "": ["services", "credentials"],
-  services: ["catalog"],
+  services: ["catalog", "analyzer"],
   credentials: ["database"],
   [catalog]: [
     "object_store",
@@ -28,6 +30,7 @@ const namesIn: Readonly<Record<string, readonly string[]>> = {
     "archive_driver",
     "archive_data_dir",
   ],
+  [analyzerPlace]: ["layer_cache_enable", "layer_cache_max_gigabytes"],
 };
 
 /** How many keys a warning names. */
@@ -80,7 +83,8 @@ export function judgeRest(root: MapTree, understood: ReadonlySet<string>, file: 
 /** Maps that hold keys which mean something. */
 function isContainer(path: readonly string[]): boolean {
   const [top, second, third] = path;
-  if (top === "services") return path.length === 1 || (path.length === 2 && second === "catalog");
+  if (top === "services")
+    return path.length === 1 || (path.length === 2 && (second === "catalog" || second === "analyzer"));
   if (top !== "credentials") return false;
   return (
     path.length === 1 ||

@@ -1,10 +1,13 @@
 import { StowageError } from "../errors/index.ts";
+import { readAnalyzerSection } from "./analyzer-section.ts";
 import {
   analysisArchivePlace,
+  analyzerPlace,
   type Configuration,
   type ConfigurationValue,
   type ConfigurationWarning,
   defaultConfiguration,
+  type LayerCacheSettings,
   objectStorePlace,
   type StoreSection,
   sameStore,
@@ -12,7 +15,7 @@ import {
 import { readDatabaseSection } from "./database-section.ts";
 import { describe, interpret, invalid, isEmpty, knownKeys, type Place } from "./interpret.ts";
 import { judgeRest } from "./other-keys.ts";
-import { databaseArguments, databaseSection, topLevel } from "./schema.ts";
+import { analyzerSection, databaseArguments, databaseSection, topLevel } from "./schema.ts";
 import { mapOf, readStoreSection, type StorageDriver, sourceOf } from "./store-sections.ts";
 import { type DocumentOrigin, type MapEntry, type MapTree, parseTree } from "./yaml-tree.ts";
 
@@ -63,6 +66,7 @@ class Parser {
     const otherObjectStores = this.#otherObjectStores(settings);
     const database = this.#database(root);
     const temporaryDirectory = this.#temporaryDirectory(root);
+    const layerCache = this.#layerCache(services);
     for (const warning of judgeRest(root, this.#understood, file)) this.#warnings.push({ file, ...warning });
     this.#warnings.sort((one, other) => one.line - other.line);
     return {
@@ -72,6 +76,7 @@ class Parser {
       otherObjectStores,
       database,
       temporaryDirectory,
+      layerCache,
       values: this.#values,
       warnings: this.#warnings,
     };
@@ -192,6 +197,14 @@ class Parser {
     const { tmp_dir } = interpret(tree, topLevel, this.#place("", entry.line));
     this.#values.push({ key: "tmp_dir", value: tmp_dir, source: sourceOf(entry, this.#options.file) });
     return tmp_dir;
+  }
+
+  #layerCache(services: MapTree | undefined): LayerCacheSettings {
+    for (const name of knownKeys(analyzerSection)) this.#understood.add(`${analyzerPlace}.${name}`);
+    const section = services && this.#map(services, "analyzer", analyzerPlace);
+    const { layerCache, values } = readAnalyzerSection(section, this.#options.file);
+    this.#values.push(...values);
+    return layerCache;
   }
 
   #place(key: string, line: number): Place {

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { defaultCompression, defaultDriver, sslModes } from "./configuration.ts";
+import { defaultCompression, defaultDriver, defaultLayerCache, gigabyte, sslModes } from "./configuration.ts";
 
 /**
  * The schemas of the keys of `config.yaml` that mean something here; those of `storage_driver.config` are the drivers' own.
@@ -80,6 +80,42 @@ export const databaseSection = z.looseObject({
   name: z.string().min(1).nullish().describe("in place of db_connect: the database"),
 });
 
+const gigabytesMessage = "must be a number of gigabytes";
+/** From one gigabyte to a petabyte: a number, or, as a variable may have it, the text of one. */
+const gigabytes = z
+  .union(
+    [
+      z.number(),
+      z
+        .string()
+        .regex(/^-?\d{1,9}([.]\d{1,9})?$/, gigabytesMessage)
+        .transform(Number),
+    ],
+    gigabytesMessage,
+  )
+  .pipe(
+    z
+      .number()
+      .max(1_000_000)
+      // Charts write 0 where nobody wants a cache.
+      .refine((value) => value >= 1, "must be at least 1; it is layer_cache_enable that turns the cache on and off"),
+  );
+
+/** What the cache needs of `services.analyzer`; other keys of that section are the original's. */
+export const analyzerSection = z.looseObject({
+  layer_cache_enable: z
+    .boolean()
+    .nullish()
+    .describe(
+      `keep the blobs of layers that registries sent, in anchore_layercache under tmp_dir (${defaultLayerCache.enabled})`,
+    ),
+  layer_cache_max_gigabytes: gigabytes
+    .nullish()
+    .describe(
+      `what the layer cache may take up at most, in units of 10⁹ bytes; 1 or more (${defaultLayerCache.bytesMax / gigabyte})`,
+    ),
+});
+
 export const topLevel = z.strictObject({
-  tmp_dir: path.describe("where files go while an image is analysed (TMPDIR, else /tmp)"),
+  tmp_dir: path.describe("where temporary files and the layer cache go (TMPDIR, else /tmp)"),
 });
