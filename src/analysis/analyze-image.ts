@@ -31,6 +31,7 @@ import { type KeyedLayer, Layers, type ProcessedLayer } from "./layers.ts";
 import { reconcileImage } from "./reconcile.ts";
 import type { AnalysisReport } from "./report.ts";
 import { useLayers } from "./rows.ts";
+import { Budget, Turns } from "./turns.ts";
 
 /** A full tag and its parts. */
 export interface ImageName extends TagName {
@@ -50,6 +51,12 @@ export interface AnalysisRequest {
 const attemptsMax = 3;
 
 /**
+ * Layers of images that are merged and published at once, in bytes of their blobs: the analysis document of an image is in memory, and grows with what
+ * the image holds. Small images go on side by side, a large one waits until it has the memory for itself.
+ */
+const mergedBytesMax = 256 * 2 ** 20;
+
+/**
  * Analyses images. What is durable when:
  *
  * | step | durable | a crash leaves |
@@ -66,6 +73,10 @@ export class Analyzer implements AsyncDisposable {
   readonly #limits: Limits;
   readonly #pool: LayerPool;
   readonly #fingerprint: string;
+  readonly #layers: Layers;
+  readonly #merging = new Budget(mergedBytesMax);
+  /** Several names of one image are analysed one after the other: all but the first find it known. */
+  readonly #turns = new Turns();
 
   /** @param pool threads, started before perhaps; closed with the analyser */
   constructor(
@@ -80,6 +91,12 @@ export class Analyzer implements AsyncDisposable {
     this.#limits = limits;
     this.#pool = pool;
     this.#fingerprint = fingerprintOf(catalogers, limits);
+    this.#layers = new Layers(database, store, pool, this.#fingerprint);
+  }
+
+  /** Keeps the threads between images, until it is disposed of. */
+  hold(): AsyncDisposable {
+    return this.#pool.hold();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -91,11 +108,13 @@ export class Analyzer implements AsyncDisposable {
     const { account, source, progress } = request;
     const image = await source.resolve(request.platform, call);
     const name = request.nameFor(image);
-    const layers = new Layers(this.#database, this.#store, this.#pool, this.#fingerprint);
+    using _turn = await this.#turns.take(`${account} ${image.digest}`, call);
+    const layers = this.#layers;
     const keyed = image.layers.map((layer, position): KeyedLayer => ({ position, layer, key: layers.keyOf(layer) }));
     for (let attempt = 1; ; attempt++) {
       using keptOpen = new DisposableStack();
       const processed = await layers.process(keyed, source.layers, account, keptOpen, progress, call);
+      using _memory = await this.#merging.take(call, blobBytesOf(image));
       const known = await this.#known(account, image, keyed, processed, call);
       try {
         const document = known?.document ?? (await this.#document(image, keyed, processed, progress, call));
@@ -294,11 +313,15 @@ function imageRow(
     distroVersion: facts.distribution?.version,
     files: facts.files,
     fileBytes: facts.fileBytes,
-    blobBytes: image.layers.reduce((sum, { descriptor }) => sum + descriptor.size, 0),
+    blobBytes: blobBytesOf(image),
     packageCounts: countByType(packages),
     fingerprint: facts.fingerprint,
     layerCount: image.layers.length,
   };
+}
+
+function blobBytesOf({ layers }: ResolvedImage): number {
+  return layers.reduce((sum, { descriptor }) => sum + descriptor.size, 0);
 }
 
 function layerRow({ position, layer, key }: KeyedLayer): ImageLayerRecord {

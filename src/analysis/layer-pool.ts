@@ -11,6 +11,7 @@ import type { LayerFile } from "../oci/index.ts";
 import { type Call, throwIfAborted } from "../runtime/index.ts";
 import { chunkBytesMax, type FromWorker, type LayerTask, type LayerTaskResult, type ToWorker } from "./layer-task.ts";
 import { layerWorkerUrl } from "./layer-worker.ts";
+import { Budget } from "./turns.ts";
 
 /** An analysed layer; its document lies in `output`, an open spill that the taker closes. */
 export interface AnalyzedLayer extends LayerAnalysis, Disposable {
@@ -31,6 +32,11 @@ export interface BlobSource {
 /** Worker threads that analyse layers, as many as there are cores. */
 export class LayerPool implements AsyncDisposable {
   readonly concurrency = availableParallelism();
+  /**
+   * Layers that are being made at once, whatever the number of images: each has a lock with its connection, and open files. One more than threads: while
+   * a document is stored, its thread goes on with the next layer.
+   */
+  readonly places = new Budget(this.concurrency + 1);
   readonly #limits: Limits;
   readonly #temporaryDirectory: string;
   #pool: Piscina | undefined;

@@ -9,6 +9,7 @@ import type { AnalyzedLayer, LayerPool } from "./layer-pool.ts";
 import { forgetIfDamaged, lockLayer } from "./lost-documents.ts";
 import type { LayerReport } from "./report.ts";
 import { findLayer, recordAccess, recordLayer, useLayers } from "./rows.ts";
+import { Turns } from "./turns.ts";
 
 /** A layer of the image at hand with its document's key. */
 export interface KeyedLayer {
@@ -35,6 +36,8 @@ export class Layers {
   readonly #store: ObjectStore;
   readonly #pool: LayerPool;
   readonly #fingerprint: string;
+  /** Images that are analysed at the same time here read a layer that they share once. The lock in the database is for other processes. */
+  readonly #turns = new Turns();
 
   constructor(database: Database, store: ObjectStore, pool: LayerPool, fingerprint: string) {
     this.#database = database;
@@ -80,7 +83,6 @@ export class Layers {
         }
       }
     };
-    // One more than threads: while a document is stored, its thread goes on with the next layer.
     const outcomes = await Promise.allSettled(Array.from({ length: this.#pool.concurrency + 1 }, work));
     call.signal.throwIfAborted();
     if (stop.signal.aborted) throw stop.signal.reason;
@@ -136,8 +138,11 @@ export class Layers {
       task.end("known already");
       return report("reused", undefined, 0, 0);
     }
+    // In this order, so that who waits for a turn has no place, and who waits for a place no connection.
+    using _turn = await this.#turns.take(key, call);
+    using _place = await this.#pool.places.take(call);
     await using lock = await lockLayer(this.#database, key, progress, call);
-    // Whoever had the lock before may have done the work.
+    // Whoever had the turn or the lock before may have done the work.
     if (await isReusable()) {
       task.end("known already");
       return report("reused", undefined, 0, 0);

@@ -16,6 +16,14 @@ export interface LayerReport {
   readonly durationMs: number;
 }
 
+/** What a layer cache has saved. */
+export interface LayerCacheUse {
+  /** Layers that came from the cache and not from the registry. */
+  readonly hits: number;
+  /** Their bytes. */
+  readonly bytesSaved: number;
+}
+
 /** What an analysis found and cost. */
 export interface AnalysisReport {
   readonly digest: Digest;
@@ -29,6 +37,8 @@ export interface AnalysisReport {
   /** By package type, sorted by name. */
   readonly packages: Readonly<Record<string, number>>;
   readonly bytesRead: number;
+  /** Left out where no layer cache stood before the source. */
+  readonly layerCache?: LayerCacheUse;
   /** Bytes newly stored in the object store. */
   readonly bytesStored: number;
   readonly notes: number;

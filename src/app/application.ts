@@ -1,6 +1,7 @@
 import type { AnalysisReport } from "../analysis/index.ts";
 import type { Configuration, Environment, Limits } from "../config/index.ts";
 import type { DatabaseLocation } from "../db/index.ts";
+import type { StowageError } from "../errors/index.ts";
 import type { JsonValue, OwnedFile, Package, PackageType } from "../layer/index.ts";
 import type { Call, Progress } from "../runtime/index.ts";
 import type { ObjectStorage } from "./object-storage.ts";
@@ -122,12 +123,48 @@ export interface AnalyzeOptions {
   readonly progress: Progress;
 }
 
+/** What is to be analysed at once; what is named twice is analysed once. */
+export interface SourceSelection {
+  readonly sources: readonly string[];
+  /** Repositories of registries, all tags of which are sources. */
+  readonly repositories: readonly string[];
+}
+
+/** What became of one of several sources; a repository whose tags can't be listed is a source that failed. `notDone`: the command was stopped before. */
+export type AnalysisOutcome =
+  | { readonly source: string; readonly outcome: "analyzed"; readonly report: AnalysisReport }
+  | { readonly source: string; readonly outcome: "failed"; readonly error: StowageError }
+  | { readonly source: string; readonly outcome: "notDone" };
+
+/** How the analysis of several sources goes. */
+export interface SeveralProgress extends Progress {
+  /** So many sources there are. */
+  plan(sources: number): void;
+  /** The analysis of a source begins: where it tells its progress. */
+  beginSource(source: string): Progress;
+  endSource(outcome: AnalysisOutcome): void;
+}
+
+export interface AnalyzeSeveralOptions extends Omit<AnalyzeOptions, "name" | "progress"> {
+  readonly progress: SeveralProgress;
+}
+
 /**
  * stowage as its commands see it. `image` is a digest, an image id or a full tag.
  * Methods that take one throw `IMAGE_NOT_FOUND` or `IMAGE_AMBIGUOUS`, before the first item of a stream.
  */
 export interface Application extends AsyncDisposable {
   analyze(source: string, options: AnalyzeOptions, call: Call): Promise<AnalysisReport>;
+  /**
+   * Analyses several sources, several at once. One that fails stops no other. Once it is known which they are, it resolves also when the
+   * call is aborted: what was done by then stays done. The outcomes are in the order of the sources.
+   * @throws StowageError `INPUT_INVALID`, `LIMIT_EXCEEDED`, before anything is analysed
+   */
+  analyzeSeveral(
+    selection: SourceSelection,
+    options: AnalyzeSeveralOptions,
+    call: Call,
+  ): Promise<readonly AnalysisOutcome[]>;
   /** Newest analysis first. */
   listImages(call: Call): AsyncIterable<ImageSummary>;
   getImage(image: string, call: Call): Promise<ImageDetails>;

@@ -8,7 +8,9 @@ import { guard, openObjectStore } from "../objects/index.ts";
 import { formatPlatform, openSource, parsePlatform, parseReference } from "../oci/index.ts";
 import type { Call } from "../runtime/index.ts";
 import type {
+  AnalysisOutcome,
   AnalyzeOptions,
+  AnalyzeSeveralOptions,
   Application,
   ApplicationOptions,
   DeletionReport,
@@ -17,8 +19,10 @@ import type {
   ImageDetails,
   ImageSummary,
   PackageRecord,
+  SourceSelection,
 } from "./application.ts";
 import { sectionsOf } from "./sections.ts";
+import { analyzeEach, planSources } from "./several.ts";
 import { StoreKeeper } from "./store-keeper.ts";
 import { nameOfProcess, type StoreShare, shareBackends, shareStore, takeStore } from "./store-lock.ts";
 
@@ -91,19 +95,55 @@ class OpenApplication implements Application {
     this.objectStorage = new StoreKeeper(database, store, account, options.isAlone ?? false);
   }
 
-  async analyze(text: string, options: AnalyzeOptions, caller: Call): Promise<AnalysisReport> {
-    // What is stored while somebody migrates offline would stay where nothing is looked for afterwards.
-    const call = { ...caller, signal: AbortSignal.any([caller.signal, this.#share.signal]) };
+  async analyze(source: string, options: AnalyzeOptions, caller: Call): Promise<AnalysisReport> {
+    const call = this.#whileShared(caller);
+    await this.objectStorage.tellElsewhere(call);
+    const report = await this.#analyzeOne(source, options, await this.#ready(), call);
+    await this.#maintain(call);
+    return report;
+  }
+
+  async analyzeSeveral(
+    selection: SourceSelection,
+    options: AnalyzeSeveralOptions,
+    caller: Call,
+  ): Promise<readonly AnalysisOutcome[]> {
+    const call = this.#whileShared(caller);
+    const { limits, credentials, temporaryDirectory } = this.#options;
+    const { progress, insecure, platform } = options;
+    if (platform !== undefined) parsePlatform(platform);
+    await this.objectStorage.tellElsewhere(call);
+    const opening = { insecure, credentials, limits, temporaryDirectory, progress };
+    const planned = await planSources(selection, opening, call);
+    const analyzer = await this.#ready();
+    await using _threads = analyzer.hold();
+    const analyzeOne = (source: string, under: Call) =>
+      this.#analyzeOne(source, { ...options, progress: progress.beginSource(source) }, analyzer, under);
+    const outcomes = await analyzeEach(planned, analyzeOne, progress, call);
+    if (!call.signal.aborted) await this.#maintain(call);
+    return outcomes;
+  }
+
+  /** What is stored while somebody migrates offline would stay where nothing is looked for afterwards. */
+  #whileShared(call: Call): Call {
+    return { ...call, signal: AbortSignal.any([call.signal, this.#share.signal]) };
+  }
+
+  async #ready(): Promise<Analyzer> {
+    const { limits, temporaryDirectory } = this.#options;
+    const { Analyzer } = await analysis();
+    this.#analyzer ??= new Analyzer(this.#database, this.#store, limits, temporaryDirectory, this.#threads);
+    this.#threads = undefined;
+    return this.#analyzer;
+  }
+
+  async #analyzeOne(text: string, options: AnalyzeOptions, analyzer: Analyzer, call: Call): Promise<AnalysisReport> {
     const { limits, credentials, temporaryDirectory } = this.#options;
     const { insecure, progress } = options;
     const platform = options.platform === undefined ? undefined : parsePlatform(options.platform);
     const name = options.name === undefined ? undefined : nameOf(options.name);
-    await this.objectStorage.tellElsewhere(call);
     await using source = await openSource(text, { insecure, credentials, limits, temporaryDirectory, progress }, call);
-    const { Analyzer } = await analysis();
-    this.#analyzer ??= new Analyzer(this.#database, this.#store, limits, temporaryDirectory, this.#threads);
-    this.#threads = undefined;
-    const report = await this.#analyzer.analyze(
+    return await analyzer.analyze(
       {
         account,
         source,
@@ -113,8 +153,6 @@ class OpenApplication implements Application {
       },
       call,
     );
-    await this.#maintain(call);
-    return report;
   }
 
   async *listImages(): AsyncGenerator<ImageSummary> {

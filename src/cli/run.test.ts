@@ -4,9 +4,16 @@ import { join } from "node:path";
 import { PassThrough } from "node:stream";
 import { describe, expect, it } from "vitest";
 import { FakeStream } from "../../test/cli/streams.ts";
-import type { Application, ApplicationOptions, FileRecord, ImageDetails, PackageRecord } from "../app/index.ts";
+import type {
+  AnalysisOutcome,
+  Application,
+  ApplicationOptions,
+  FileRecord,
+  ImageDetails,
+  PackageRecord,
+} from "../app/index.ts";
 import { defaultLimits, readEnvironment } from "../config/index.ts";
-import { StowageError } from "../errors/index.ts";
+import { StowageError, toStowageError } from "../errors/index.ts";
 import type { Call } from "../runtime/index.ts";
 import { documents } from "./documents.ts";
 import { runCommandLine } from "./run.ts";
@@ -109,6 +116,29 @@ class FakeApplication implements Application {
       wasKnown: false,
       durationMs: 2.5,
     };
+  };
+  analyzeSeveral: Application["analyzeSeveral"] = async (
+    { sources, repositories },
+    { progress, ...options },
+    call: Call,
+  ) => {
+    const all = [...sources, ...repositories];
+    const outcomes: AnalysisOutcome[] = [];
+    progress.plan(all.length);
+    for (const source of all) {
+      try {
+        if (call.signal.aborted) outcomes.push({ source, outcome: "notDone" });
+        else {
+          const report = await this.analyze(source, { ...options, progress: progress.beginSource(source) }, call);
+          outcomes.push({ source, outcome: "analyzed", report });
+        }
+      } catch (error) {
+        outcomes.push({ source, outcome: "failed", error: toStowageError(error) });
+      }
+      const outcome = outcomes.at(-1);
+      if (outcome && outcome.outcome !== "notDone") progress.endSource(outcome);
+    }
+    return outcomes;
   };
   async *listImages() {
     const {

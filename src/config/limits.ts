@@ -25,6 +25,7 @@ export const limitDefinitions = {
   keptLayerBytesMax: { default: 4 * 2 ** 30, description: "size of all file contents kept of one layer" },
   layerSpillBytesMax: { default: 32 * 2 ** 30, description: "temporary bytes on disk while one layer is read" },
   findingsMax: { default: 2_000_000, description: "findings in one layer" },
+  sourcesMax: { default: 10_000, description: "sources of images that one command analyses" },
   notesMax: { default: 1000, description: "notes kept for one layer or image; the rest is counted" },
 } as const;
 
