@@ -31,6 +31,12 @@ export interface RegistryOptions {
   /** Where blobs are: `undefined` answers them here. */
   readonly redirectBlobs?: (digest: string) => string | undefined;
   readonly tls?: { readonly key: string; readonly cert: string };
+  /** `false`: requests for a range are answered with the whole. */
+  readonly ranges?: boolean;
+  /** Sees each request before it is answered, and may answer it itself. */
+  readonly intercept?: (
+    request: RecordedRequest,
+  ) => { readonly status: number; readonly headers?: Record<string, string>; readonly body?: string } | undefined;
   /** Tags of one page of a list, whatever more is asked for. */
   readonly tagsPageMax?: number;
   /** Default 127.0.0.1. */
@@ -192,6 +198,15 @@ export class TestRegistry implements AsyncDisposable {
       body: Buffer.concat(chunks).toString(),
     };
     this.requests.push(recorded);
+    const own = this.#options.intercept?.(recorded);
+    if (own !== undefined) {
+      this.#send(response, recorded, {
+        status: own.status,
+        headers: own.headers ?? {},
+        body: Buffer.from(own.body ?? ""),
+      });
+      return;
+    }
     const fault = this.#faultFor(recorded);
     if (fault !== undefined && "drop" in fault) {
       request.socket.destroy();
@@ -301,9 +316,12 @@ export class TestRegistry implements AsyncDisposable {
       "content-type": "application/octet-stream",
       "docker-content-digest": digest,
       "accept-ranges": "bytes",
+      etag: `"${sha256(body)}"`,
     };
     const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "");
-    if (range === null) return { status: 200, headers, body };
+    const condition = request.headers["if-range"] ?? headers.etag;
+    if (range === null || condition !== headers.etag || this.#options.ranges === false)
+      return { status: 200, headers, body };
     const start = Number(range[1]);
     const end = range[2] ? Math.min(Number(range[2]), body.length - 1) : body.length - 1;
     if (start >= body.length || start > end) {

@@ -44,8 +44,8 @@ export class RegistryClient implements AsyncDisposable {
     });
   }
 
-  get(path: string, options: { readonly accept?: string }, call: Call): Promise<HttpAnswer> {
-    return this.#send("GET", path, options.accept === undefined ? {} : { accept: options.accept }, call);
+  get(path: string, headers: Readonly<Record<string, string>>, call: Call): Promise<HttpAnswer> {
+    return this.#send("GET", path, headers, call);
   }
 
   /** Redirects are not followed: they are the answer. */

@@ -18,32 +18,78 @@ export class TransientFailure extends Error {
   }
 }
 
-const FIRST_DELAY_MS = 1000;
+export const FIRST_DELAY_MS = 1000;
 const DELAY_MAX_MS = 30_000;
 /** A registry that wants us to wait longer is not waited for. */
-const RETRY_AFTER_MAX_MS = 120_000;
+export const RETRY_AFTER_MAX_MS = 120_000;
+/** What earns a long download one more try. */
+const BYTES_PER_ATTEMPT = 1024 * 1024;
 
 /**
- * Repeats `work` while it throws {@link TransientFailure}: after 1, 2, 4… seconds give or take a quarter, or when the server says.
+ * Decides after each {@link TransientFailure} whether to try again, and waits: 1, 2, 4… seconds give or take a quarter, or as long as the server says.
+ * Tries without a byte between them are bounded, and so are all of them together: whoever sends a byte each time can't hold us for ever.
  * Each wait is told to whoever watches. Only for requests that change nothing.
+ *
+ * It is not `retry` of the runtime: failures of the same code are worth a second try or not, depending on where they come from, and a stream goes on
+ * with the same count.
  */
+export class Retries {
+  readonly #settings: RegistrySettings;
+  readonly #progress: Progress;
+  #attempts = 0;
+  #attemptsInAll = 0;
+  #bytes = 0;
+
+  constructor(settings: RegistrySettings, progress: Progress) {
+    this.#settings = settings;
+    this.#progress = progress;
+  }
+
+  /** Bytes came that are kept. */
+  progressed(bytes: number): void {
+    this.#attempts = 0;
+    this.#bytes += bytes;
+  }
+
+  /**
+   * Waits until it may be tried again.
+   * @throws whatever is no failure that may pass; the final form of one that did not in time
+   */
+  async waitAfter(error: unknown, call: Call): Promise<void> {
+    if (!(error instanceof TransientFailure)) throw error;
+    const { attemptsMax, attemptsInAllMax, random, clock, hostWaits } = this.#settings;
+    this.#attempts++;
+    this.#attemptsInAll++;
+    const earned = Math.floor(this.#bytes / BYTES_PER_ATTEMPT);
+    const asked = error.retryAfterMs ?? 0;
+    if (
+      this.#attempts >= attemptsMax ||
+      this.#attemptsInAll >= attemptsInAllMax + earned ||
+      asked > RETRY_AFTER_MAX_MS
+    ) {
+      throw error.final(this.#attemptsInAll);
+    }
+    const backOff = Math.min(FIRST_DELAY_MS * 2 ** (this.#attempts - 1), DELAY_MAX_MS) * (0.75 + random() / 2);
+    const delayMs = Math.max(backOff, asked);
+    const text = `${error.message}, trying again in ${Math.max(1, Math.round(delayMs / 1000))} s`;
+    if (hostWaits.isNews(text, delayMs, clock)) this.#progress.tell(text);
+    await clock.sleep(delayMs, call);
+  }
+}
+
+/** Repeats `work` as {@link Retries} has it. */
 export async function retrying<T>(
   work: () => Promise<T>,
   settings: RegistrySettings,
   progress: Progress,
   call: Call,
 ): Promise<T> {
-  for (let attempt = 1; ; attempt++) {
+  const retries = new Retries(settings, progress);
+  for (;;) {
     try {
       return await work();
     } catch (error) {
-      if (!(error instanceof TransientFailure)) throw error;
-      const asked = error.retryAfterMs;
-      if (attempt >= settings.attemptsMax || (asked ?? 0) > RETRY_AFTER_MAX_MS) throw error.final(attempt);
-      const backOff = Math.min(FIRST_DELAY_MS * 2 ** (attempt - 1), DELAY_MAX_MS) * (0.75 + settings.random() / 2);
-      const delayMs = Math.max(backOff, asked ?? 0);
-      progress.tell(`${error.message}, trying again in ${Math.max(1, Math.round(delayMs / 1000))} s`);
-      await settings.clock.sleep(delayMs, call);
+      await retries.waitAfter(error, call);
     }
   }
 }

@@ -2,6 +2,7 @@ import type { LookupAddress } from "node:dns";
 import { lookup } from "node:dns/promises";
 import { type Clock, systemClock } from "../../runtime/index.ts";
 import { type AddressClass, classifyAddress } from "./addresses.ts";
+import { HostWaits } from "./host-waits.ts";
 
 /** What decides how requests behave apart from what the user asked for: constants in the product, arguments in tests. */
 export interface RegistrySettings {
@@ -17,8 +18,12 @@ export interface RegistrySettings {
   readonly stallTimeoutMs: number;
   /** For the whole of a manifest, a configuration or a token. */
   readonly documentTimeoutMs: number;
-  /** Tries of one request, the first included. */
+  /** Tries of one request, the first included, or of a blob without a byte between them. */
   readonly attemptsMax: number;
+  /** Tries of a blob, whatever came between them; each MiB that came earns one more. */
+  readonly attemptsInAllMax: number;
+  /** One for the whole process. */
+  readonly hostWaits: HostWaits;
 }
 
 export const defaultSettings: RegistrySettings = {
@@ -31,4 +36,6 @@ export const defaultSettings: RegistrySettings = {
   stallTimeoutMs: 60_000,
   documentTimeoutMs: 180_000,
   attemptsMax: 5,
+  attemptsInAllMax: 30,
+  hostWaits: new HostWaits(),
 };

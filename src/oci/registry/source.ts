@@ -1,5 +1,3 @@
-import { once } from "node:events";
-import { pipeline, type Readable, Transform, type TransformCallback } from "node:stream";
 import { StowageError } from "../../errors/index.ts";
 import type { Call } from "../../runtime/index.ts";
 import { digestOf, verifyBytes } from "../digest.ts";
@@ -7,12 +5,13 @@ import { manifestAccept } from "../media-types.ts";
 import { formatReference, type Reference, registryName } from "../reference.ts";
 import { type ManifestReader, resolveImage } from "../resolve.ts";
 import type { SourceOptions } from "../source-options.ts";
-import type { Descriptor, ImageSource } from "../types.ts";
+import type { ImageSource } from "../types.ts";
+import { type BlobRequest, BlobStream } from "./blob-stream.ts";
 import { RegistryClient } from "./client.ts";
 import { refusal } from "./refusal.ts";
-import { retrying, TransientFailure } from "./retry.ts";
+import { retrying } from "./retry.ts";
 import { defaultSettings, type RegistrySettings } from "./settings.ts";
-import { contentLength, destroyBody, discard, type HttpAnswer, readBody, toFailure } from "./transport.ts";
+import { discard, readBody } from "./transport.ts";
 
 /**
  * A repository at a registry, asked when something is resolved or opened.
@@ -81,20 +80,15 @@ export function openRegistry(
       openFile: async () => undefined,
       recheck: async () => false,
       open(layer, call) {
-        return again(async () => {
-          const answer = await client.get(`/v2/${repository}/blobs/${layer.digest}`, {}, call);
-          if (answer.status === 404) {
-            await discard(answer, call);
-            throw new StowageError("IMAGE_BLOB_MISSING", { digest: layer.digest });
-          }
-          if (answer.status !== 200) throw await refusal(answer, repository, call);
-          const announced = contentLength(answer);
-          if (announced !== undefined && announced !== layer.size) {
-            destroyBody(answer.body);
-            throw sizeMismatch(layer, announced);
-          }
-          return countedBody(answer, layer, call);
-        }, call);
+        const path = `/v2/${repository}/blobs/${layer.digest}`;
+        const request: BlobRequest = async (headers, inner) => {
+          const answer = await client.get(path, headers, inner);
+          if ([200, 206, 416].includes(answer.status)) return answer;
+          if (answer.status !== 404) throw await refusal(answer, repository, inner);
+          await discard(answer, inner);
+          throw new StowageError("IMAGE_BLOB_MISSING", { digest: layer.digest });
+        };
+        return BlobStream.open(request, layer, settings, options.progress, call);
       },
       has(layer, call) {
         return again(async () => {
@@ -114,51 +108,4 @@ export function openRegistry(
     },
     [Symbol.asyncDispose]: () => client[Symbol.asyncDispose](),
   };
-}
-
-/**
- * The body of a blob once its first bytes are there, so that a connection that dies before is tried again. Later it is an error of the
- * stream, as is a body that is longer or shorter than the descriptor says.
- */
-async function countedBody(answer: HttpAnswer, layer: Descriptor, call: Call): Promise<Readable> {
-  const { body } = answer;
-  const { host } = answer.url;
-  const settled = new AbortController();
-  try {
-    // An empty body is never readable: it ends at once.
-    const events = ["readable", "end", "close"];
-    const signal = AbortSignal.any([call.signal, settled.signal]);
-    await Promise.race(events.map((event) => once(body, event, { signal })));
-  } catch (error) {
-    destroyBody(body);
-    throw toFailure(error, host, call);
-  } finally {
-    settled.abort();
-  }
-  let count = 0;
-  const counter = new Transform({
-    transform(chunk: Buffer, _encoding, done: TransformCallback) {
-      count += chunk.length;
-      if (count > layer.size) done(sizeMismatch(layer, count));
-      else done(null, chunk);
-    },
-    flush(done) {
-      done(count === layer.size ? null : sizeMismatch(layer, count));
-    },
-    destroy(error, done) {
-      const failure = error === null ? null : toFailure(error, host, call);
-      if (failure instanceof TransientFailure) {
-        const reason = `the connection broke after ${count} of ${layer.size} bytes`;
-        done(new StowageError("REGISTRY_UNREACHABLE", { host, reason }, { cause: failure.cause }));
-      } else done(failure);
-    },
-  });
-  // Errors reach the reader through the counter.
-  pipeline(body, counter, () => undefined);
-  return counter;
-}
-
-function sizeMismatch(layer: Descriptor, actual: number): StowageError {
-  const what = `layer ${layer.digest}`;
-  return new StowageError("IMAGE_SIZE_MISMATCH", { what, expected: layer.size, actual });
 }

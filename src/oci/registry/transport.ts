@@ -4,7 +4,7 @@ import { Agent, type Dispatcher, request } from "undici";
 import { messageOf, StowageError } from "../../errors/index.ts";
 import { type Call, throwIfAborted } from "../../runtime/index.ts";
 import { type AddressClass, isLoopbackHost, mayLeadTo } from "./addresses.ts";
-import { parseRetryAfter, TransientFailure } from "./retry.ts";
+import { FIRST_DELAY_MS, parseRetryAfter, RETRY_AFTER_MAX_MS, TransientFailure } from "./retry.ts";
 import type { RegistrySettings } from "./settings.ts";
 
 export interface HttpRequest {
@@ -153,6 +153,8 @@ export class Transport implements AsyncDisposable {
   async #exchange(message: HttpRequest, call: Call): Promise<HttpAnswer> {
     throwIfAborted(call);
     const { url, method } = message;
+    const { hostWaits } = this.#settings;
+    await hostWaits.end(this.#registry.host, url.host, RETRY_AFTER_MAX_MS, this.#settings, call);
     try {
       const answer = await request(url, {
         method,
@@ -203,10 +205,15 @@ export class Transport implements AsyncDisposable {
     const { host } = answer.url;
     const { status } = answer;
     const after = answer.headers["retry-after"];
+    const { clock, hostWaits } = this.#settings;
+    const retryAfterMs = parseRetryAfter(typeof after === "string" ? after : undefined, clock.now());
+    const pauseMs = retryAfterMs ?? (status === 429 ? FIRST_DELAY_MS : 0);
+    // Who asks for more is not asked again by this request; others may try their luck.
+    if (pauseMs > 0 && pauseMs <= RETRY_AFTER_MAX_MS) hostWaits.begin(this.#registry.host, host, pauseMs, clock);
     return new TransientFailure(
       `${host} answered ${status}`,
       (attempts) => new StowageError("REGISTRY_UNAVAILABLE", { host, status, attempts }),
-      { retryAfterMs: parseRetryAfter(typeof after === "string" ? after : undefined, this.#settings.clock.now()) },
+      { retryAfterMs },
     );
   }
 }
