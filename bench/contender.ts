@@ -12,6 +12,8 @@ export interface Contender {
   /** What is not measured. */
   prepare(scratch: string): Promise<void>;
   command(layout: string, tag: string, scratch: string): readonly string[];
+  /** The same of an image of a registry; layers that it keeps below `scratch` are not pulled again. */
+  pull?(reference: string, scratch: string): readonly string[];
   environment(scratch: string): Readonly<Record<string, string>>;
   /** Where an embedded database works, if there is one. */
   dataDirectory?(scratch: string): string;

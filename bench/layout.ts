@@ -16,7 +16,7 @@ export interface BenchImage {
   readonly tag: string;
 }
 
-interface Descriptor {
+export interface Descriptor {
   readonly mediaType: string;
   readonly digest: string;
   readonly size: number;
@@ -27,8 +27,7 @@ const REF_NAME = "org.opencontainers.image.ref.name";
 
 /** The layers of one image of an OCI layout, lowest first. Reads with nothing of the product, so that the two can't share a mistake. */
 export async function readLayers(layout: string, tag: string): Promise<BenchLayer[]> {
-  const index = await readJson<{ manifests: Descriptor[] }>(join(layout, "index.json"));
-  const descriptor = index.manifests.find((one) => one.annotations?.[REF_NAME] === tag);
+  const descriptor = (await readDescriptors(layout)).get(tag);
   if (!descriptor) throw new Error(`${layout} has no image ${tag}`);
   const manifest = await readJson<{ layers: Descriptor[] }>(blobPath(layout, descriptor.digest));
   return manifest.layers.map((layer) => ({
@@ -41,15 +40,25 @@ export async function readLayers(layout: string, tag: string): Promise<BenchLaye
 
 /** The tags of a layout, in its order. */
 export async function readTags(layout: string): Promise<string[]> {
-  const index = await readJson<{ manifests: Descriptor[] }>(join(layout, "index.json"));
-  return index.manifests.flatMap((one) => one.annotations?.[REF_NAME] ?? []);
+  return [...(await readDescriptors(layout)).keys()];
 }
 
-function blobPath(layout: string, digest: string): string {
+/** The manifests of a layout by tag. */
+export async function readDescriptors(layout: string): Promise<ReadonlyMap<string, Descriptor>> {
+  const { manifests } = await readJson<{ manifests: Descriptor[] }>(join(layout, "index.json"));
+  return new Map(
+    manifests.flatMap((one) => {
+      const tag = one.annotations?.[REF_NAME];
+      return tag === undefined ? [] : [[tag, one] as const];
+    }),
+  );
+}
+
+export function blobPath(layout: string, digest: string): string {
   return join(layout, "blobs", ...digest.split(":"));
 }
 
-async function readJson<T>(path: string): Promise<T> {
+export async function readJson<T>(path: string): Promise<T> {
   return JSON.parse(await readFile(path, "utf8")) as T;
 }
 

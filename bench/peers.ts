@@ -30,6 +30,21 @@ export function findPeers(directories: readonly string[]): { readonly found: Con
 }
 
 function trivy(program: string): Contender {
+  const command = (scratch: string) => [
+    program,
+    "image",
+    "--quiet",
+    "--format",
+    "cyclonedx",
+    "--output",
+    join(scratch, "sbom.json"),
+    "--cache-dir",
+    scratch,
+    "--offline-scan",
+    "--skip-db-update",
+    "--skip-java-db-update",
+    "--no-progress",
+  ];
   return {
     name: "Trivy",
     remark: `version ${trivyVersion(program)}; CycloneDX SBOM, packages only: no file digests, no vulnerability or secret scan; its Java index is empty`,
@@ -49,23 +64,8 @@ function trivy(program: string): Contender {
         JSON.stringify({ Version: 1, NextUpdate: date, UpdatedAt: date, DownloadedAt: date }),
       );
     },
-    command: (layout, tag, scratch) => [
-      program,
-      "image",
-      "--quiet",
-      "--input",
-      `${layout}:${tag}`,
-      "--format",
-      "cyclonedx",
-      "--output",
-      join(scratch, "sbom.json"),
-      "--cache-dir",
-      scratch,
-      "--offline-scan",
-      "--skip-db-update",
-      "--skip-java-db-update",
-      "--no-progress",
-    ],
+    command: (layout, tag, scratch) => [...command(scratch), "--input", `${layout}:${tag}`],
+    pull: (reference, scratch) => [...command(scratch), "--image-src", "remote", reference],
     environment: (scratch) => ({ TMPDIR: scratch, HOME: scratch }),
   };
 }

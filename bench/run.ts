@@ -11,9 +11,12 @@ switch (name) {
   case "migrate":
     await (await import("./migrate/index.ts")).benchMigrate(parameters);
     break;
+  case "layers":
+    await (await import("./layers/index.ts")).benchLayers(parameters);
+    break;
   default:
     console.error(
-      `usage: npm run bench -- analyze [options] | store [options] | migrate [options]${name === undefined ? "" : `; there is no bench ${name}`}`,
+      `usage: npm run bench -- analyze [options] | store [options] | migrate [options] | layers [options]${name === undefined ? "" : `; there is no bench ${name}`}`,
     );
     process.exitCode = 2;
 }

@@ -1,0 +1,134 @@
+import { execFileSync } from "node:child_process";
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { type Contender, withScratch } from "../contender.ts";
+import { type Measurement, measure } from "../measure.ts";
+import { findPeers } from "../peers.ts";
+import { megabytes, type Report, ratio, seconds } from "../report.ts";
+import { median } from "../statistics.ts";
+import { analyze, makePlace } from "./command.ts";
+import type { Ground } from "./ground.ts";
+import { smallTag, writeSmallImages } from "./images.ts";
+
+const goal = 2;
+const smallImages = 50;
+
+interface Entrant {
+  readonly name: string;
+  readonly remark: string;
+  /** Analyses all, with nothing known before. */
+  run(references: readonly string[], scratch: string): Promise<Omit<Measurement, "stdout">>;
+}
+
+interface Result {
+  readonly entrant: Entrant;
+  readonly measurements: Omit<Measurement, "stdout">[];
+}
+
+/** Images per minute of a family and of small images that share nothing, against Trivy with its own layer cache. */
+export async function benchRate(
+  report: Report,
+  ground: Ground,
+  { peers, runs, scale }: { readonly peers: readonly string[]; readonly runs: number; readonly scale: number },
+): Promise<void> {
+  const { found, missing } = findPeers(peers);
+  const trivy = found.find(({ name }) => name === "Trivy");
+  if (trivy === undefined) for (const line of missing.filter((one) => one.startsWith("Trivy"))) report.leftOut(line);
+  const entrants = [together, oneByOne, ...(trivy === undefined ? [] : [peerOf(trivy)])];
+  await compare(report, ground.family.name, ground.references, entrants, runs);
+  await withScratch(async (scratch) => {
+    const layouts = await writeSmallImages(scratch, Math.max(4, Math.round(smallImages * scale)));
+    const references: string[] = [];
+    for (const [index, layout] of layouts.entries()) {
+      references.push(await ground.registry.push(layout, smallTag, `small-${index}`));
+    }
+    await compare(report, "small images that share nothing", references, entrants, runs);
+  });
+}
+
+async function compare(
+  report: Report,
+  load: string,
+  references: readonly string[],
+  entrants: readonly Entrant[],
+  runs: number,
+): Promise<void> {
+  report.subheading(`Rate: ${load}, ${references.length} images`);
+  const results: Result[] = entrants.map((entrant) => ({ entrant, measurements: [] }));
+  for (let run = 0; run < runs; run++) {
+    for (let turn = 0; turn < results.length; turn++) {
+      const result = results[(run + turn) % results.length];
+      if (result === undefined) continue;
+      // Nobody waits for what another has left to be written.
+      execFileSync("sync");
+      result.measurements.push(await withScratch((scratch) => result.entrant.run(references, scratch)));
+    }
+  }
+  const middle = ({ measurements }: Result, of: keyof Omit<Measurement, "stdout">) =>
+    median(measurements.map((measurement) => measurement[of]));
+  const rate = (result: Result) => (references.length * 60_000) / middle(result, "wallMs");
+  report.table([
+    ["one after another, nothing known", "images per minute", "wall", "CPU", "peak RSS", "its database"],
+    ...results.map((result) => [
+      result.entrant.name,
+      rate(result).toFixed(1),
+      seconds(middle(result, "wallMs")),
+      seconds(middle(result, "cpuMs")),
+      megabytes(middle(result, "peakRssBytes")),
+      megabytes(middle(result, "databasePeakRssBytes")),
+    ]),
+  ]);
+  report.list(results.map(({ entrant }) => `${entrant.name}: ${entrant.remark}`));
+  report.list([`medians of ${runs} runs in alternating order, from the local registry`]);
+  const [own, , peer] = results;
+  if (own === undefined || peer === undefined) return;
+  const times = rate(own) / rate(peer);
+  report.goal(`rate, ${load}: ≥ ${goal} × ${peer.entrant.name}`, ratio(times), times >= goal);
+}
+
+const together: Entrant = {
+  name: "stowage",
+  remark:
+    "all in one process, its database made before; packages, file list and three digests of every file, kept; no layer cache",
+  run: async (references, scratch) => await analyze(await makePlace(scratch), references),
+};
+
+const oneByOne: Entrant = {
+  name: "stowage, a process for each",
+  remark: "the same, started anew for each image, so that the database starts and stops each time",
+  async run(references, scratch) {
+    const place = await makePlace(scratch);
+    return await inTurn(references, (reference) => analyze(place, [reference]));
+  },
+};
+
+function peerOf(contender: Contender): Entrant {
+  return {
+    name: contender.name,
+    remark: `${contender.remark}; started anew for each image, its layer cache kept`,
+    async run(references, scratch) {
+      await mkdir(join(scratch, "home"), { recursive: true });
+      await contender.prepare(scratch);
+      return await inTurn(references, async (reference) => {
+        const command = contender.pull?.(reference, scratch);
+        if (command === undefined) throw new Error(`${contender.name} pulls nothing`);
+        return await measure(command, { environment: contender.environment(scratch) });
+      });
+    },
+  };
+}
+
+async function inTurn(
+  references: readonly string[],
+  run: (reference: string) => Promise<Measurement>,
+): Promise<Omit<Measurement, "stdout">> {
+  const total = { wallMs: 0, cpuMs: 0, peakRssBytes: 0, databasePeakRssBytes: 0 };
+  for (const reference of references) {
+    const { wallMs, cpuMs, peakRssBytes, databasePeakRssBytes } = await run(reference);
+    total.wallMs += wallMs;
+    total.cpuMs += cpuMs;
+    total.peakRssBytes = Math.max(total.peakRssBytes, peakRssBytes);
+    total.databasePeakRssBytes = Math.max(total.databasePeakRssBytes, databasePeakRssBytes);
+  }
+  return total;
+}
