@@ -102,7 +102,8 @@ export interface LayerSource {
   has(layer: Descriptor, call: Call): Promise<boolean>;
   /**
    * For who read the blob to no good end, or found that it is not what its descriptor says: whether it may help to open it once more. A cache looks at
-   * the bytes that it keeps, and forgets those that are damaged; others have nothing that could change.
+   * the bytes that it keeps, and forgets those that are damaged; a registry may have put the stream together of ranges that don't fit, and gives it in one
+   * piece the next time; others have nothing that could change.
    */
   recheck(layer: Descriptor, call: Call): Promise<boolean>;
 }

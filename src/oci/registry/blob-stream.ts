@@ -11,6 +11,13 @@ import { codeOf, contentLength, destroyBody, type HttpAnswer, toFailure } from "
 /** Asks for the blob, from the registry's own URL: answers with 200, 206 or 416, and throws for any other status. */
 export type BlobRequest = (headers: Readonly<Record<string, string>>, call: Call) => Promise<HttpAnswer>;
 
+export interface BlobStreamOptions {
+  readonly settings: RegistrySettings;
+  readonly progress: Progress;
+  /** Called when the stream goes on with a range; left out: it asks for none. */
+  readonly onPart: (() => void) | undefined;
+}
+
 /** What says of a host that was there a moment ago that it will be there again. */
 const absentCodes = new Set(["ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH", "ENETDOWN", "ENOTFOUND"]);
 
@@ -33,21 +40,17 @@ export class BlobStream extends Readable {
   /** Bytes handed out, and their CRC-32. */
   #count = 0;
   #crc = 0;
-  #isRangeUsable = true;
+  /** Left out once a range was wrong. */
+  #onPart: (() => void) | undefined;
   #etag: string | undefined;
 
-  private constructor(
-    request: BlobRequest,
-    layer: Descriptor,
-    settings: RegistrySettings,
-    progress: Progress,
-    call: Call,
-  ) {
+  private constructor(request: BlobRequest, layer: Descriptor, options: BlobStreamOptions, call: Call) {
     super();
     this.#request = request;
     this.#layer = layer;
-    this.#progress = progress;
-    this.#retries = new Retries(settings, progress);
+    this.#progress = options.progress;
+    this.#onPart = options.onPart;
+    this.#retries = new Retries(options.settings, options.progress);
     this.#call = { ...call, signal: AbortSignal.any([call.signal, this.#stop.signal]) };
   }
 
@@ -55,11 +58,10 @@ export class BlobStream extends Readable {
   static async open(
     request: BlobRequest,
     layer: Descriptor,
-    settings: RegistrySettings,
-    progress: Progress,
+    options: BlobStreamOptions,
     call: Call,
   ): Promise<BlobStream> {
-    const stream = new BlobStream(request, layer, settings, progress, call);
+    const stream = new BlobStream(request, layer, options, call);
     await stream.#connect();
     return stream;
   }
@@ -92,7 +94,7 @@ export class BlobStream extends Readable {
 
   /** An answer whose body may be read; `undefined` when it must be asked for in another way. */
   async #ask(): Promise<HttpAnswer | undefined> {
-    const isPart = this.#count > 0 && this.#isRangeUsable;
+    const isPart = this.#count > 0 && this.#onPart !== undefined;
     const headers: Record<string, string> = isPart ? { range: `bytes=${this.#count}-` } : {};
     if (isPart && this.#etag !== undefined) headers["if-range"] = this.#etag;
     const answer = await this.#request(headers, this.#call);
@@ -107,7 +109,10 @@ export class BlobStream extends Readable {
       return answer;
     }
     const fault = findRangeFault(answer, this.#count, this.#layer.size, this.#etag);
-    if (isPart && fault === undefined) return answer;
+    if (isPart && fault === undefined) {
+      this.#onPart?.();
+      return answer;
+    }
     destroyBody(answer.body);
     if (!isPart) {
       throw new StowageError("REGISTRY_ANSWER_INVALID", {
@@ -116,7 +121,7 @@ export class BlobStream extends Readable {
       });
     }
     // Whoever gets ranges wrong once is not asked for them again.
-    this.#isRangeUsable = false;
+    this.#onPart = undefined;
     this.#progress.tell(`${host} ${fault}: beginning layer ${this.#layer.digest} again`);
     return undefined;
   }

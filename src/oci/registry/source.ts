@@ -5,7 +5,7 @@ import { manifestAccept } from "../media-types.ts";
 import { formatReference, type Reference, registryName } from "../reference.ts";
 import { type ManifestReader, resolveImage } from "../resolve.ts";
 import type { SourceOptions } from "../source-options.ts";
-import type { ImageSource } from "../types.ts";
+import type { Digest, ImageSource } from "../types.ts";
 import { type BlobRequest, BlobStream } from "./blob-stream.ts";
 import { RegistryClient } from "./client.ts";
 import { refusal } from "./refusal.ts";
@@ -25,6 +25,10 @@ export function openRegistry(
   const { repository } = registryName(reference);
   const client = new RegistryClient(reference, options, settings);
   const again = <T>(work: () => Promise<T>, call: Call) => retrying(work, settings, options.progress, call);
+
+  /** Blobs whose last stream was put together of ranges, and those that no ranges are asked of any more. */
+  const pieced = new Set<Digest>();
+  const wholeOnly = new Set<Digest>();
 
   /** A manifest or a configuration in whole; `undefined` where there is none. */
   function readDocument(path: string, what: string, call: Call) {
@@ -78,7 +82,11 @@ export function openRegistry(
     layers: {
       isAuthority: true,
       openFile: async () => undefined,
-      recheck: async () => false,
+      async recheck(layer) {
+        if (!pieced.delete(layer.digest)) return false;
+        wholeOnly.add(layer.digest);
+        return true;
+      },
       open(layer, call) {
         const path = `/v2/${repository}/blobs/${layer.digest}`;
         const request: BlobRequest = async (headers, inner) => {
@@ -88,7 +96,8 @@ export function openRegistry(
           await discard(answer, inner);
           throw new StowageError("IMAGE_BLOB_MISSING", { digest: layer.digest });
         };
-        return BlobStream.open(request, layer, settings, options.progress, call);
+        const onPart = wholeOnly.has(layer.digest) ? undefined : () => pieced.add(layer.digest);
+        return BlobStream.open(request, layer, { settings, progress: options.progress, onPart }, call);
       },
       has(layer, call) {
         return again(async () => {
