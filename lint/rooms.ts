@@ -57,12 +57,12 @@ export const rooms: Readonly<Record<string, Room>> = {
   },
   migration: { rooms: [...base, "db", "objects"], node: [], packages: ["kysely"] },
   app: {
-    rooms: [...base, "db", "oci", "layer", "catalogers", "objects", "images", "analysis", "migration"],
-    node: ["os"],
+    rooms: [...base, "db", "oci", "layercache", "layer", "catalogers", "objects", "images", "analysis", "migration"],
+    node: ["fs/promises", "os", "path"],
     packages: [],
   },
   cli: {
-    rooms: [...base, "oci", "layer", "objects", "images", "analysis", "migration", "app"],
+    rooms: [...base, "oci", "layercache", "layer", "objects", "images", "analysis", "migration", "app"],
     node: ["fs", "fs/promises", "path", "readline/promises", "stream", "stream/promises"],
     packages: ["commander", "log-update", "picocolors", "table", "zod"],
   },
