@@ -1,5 +1,6 @@
 /** The application as its commands and its server see it. The only room that knows which drivers there are. */
 export type * from "./application.ts";
+export { type FoundLayerCache, findLayerCache } from "./layer-cache.ts";
 export { loadDrivers } from "./load-drivers.ts";
 export {
   type MigrationJournal,

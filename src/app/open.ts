@@ -21,6 +21,7 @@ import type {
   PackageRecord,
   SourceSelection,
 } from "./application.ts";
+import { SharedLayerCache } from "./layer-cache.ts";
 import { sectionsOf } from "./sections.ts";
 import { analyzeEach, planSources } from "./several.ts";
 import { StoreKeeper } from "./store-keeper.ts";
@@ -73,6 +74,7 @@ class OpenApplication implements Application {
   readonly #reach: AsyncDisposable;
   readonly #images: Images;
   readonly #options: ApplicationOptions;
+  readonly #layerCache: SharedLayerCache;
   readonly objectStorage: StoreKeeper;
   /** Until an analyser takes them. */
   #threads: LayerPool | undefined;
@@ -92,6 +94,7 @@ class OpenApplication implements Application {
     this.#store = store;
     this.#images = new Images(database, store);
     this.#options = options;
+    this.#layerCache = new SharedLayerCache(options);
     this.objectStorage = new StoreKeeper(database, store, account, options.isAlone ?? false);
   }
 
@@ -142,8 +145,9 @@ class OpenApplication implements Application {
     const { insecure, progress } = options;
     const platform = options.platform === undefined ? undefined : parsePlatform(options.platform);
     const name = options.name === undefined ? undefined : nameOf(options.name);
-    await using source = await openSource(text, { insecure, credentials, limits, temporaryDirectory, progress }, call);
-    return await analyzer.analyze(
+    await using opened = await openSource(text, { insecure, credentials, limits, temporaryDirectory, progress }, call);
+    const { source, use } = await this.#layerCache.before(opened, progress, call);
+    const report = await analyzer.analyze(
       {
         account,
         source,
@@ -153,6 +157,8 @@ class OpenApplication implements Application {
       },
       call,
     );
+    const layerCache = use();
+    return layerCache === undefined ? report : { ...report, layerCache };
   }
 
   async *listImages(): AsyncGenerator<ImageSummary> {
@@ -224,6 +230,7 @@ class OpenApplication implements Application {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#threads?.[Symbol.asyncDispose]();
     await this.#analyzer?.[Symbol.asyncDispose]();
+    await this.#layerCache[Symbol.asyncDispose]();
     await this.#store[Symbol.asyncDispose]();
     await this.#reach[Symbol.asyncDispose]();
     await this.#share[Symbol.asyncDispose]();

@@ -2,14 +2,16 @@ import type { Colors } from "picocolors/types.js";
 import type {
   Application,
   ApplicationOptions,
+  FoundLayerCache,
   MigrationJournal,
   Migrator,
   MigratorOptions,
+  SeveralProgress,
   StoreCheck,
 } from "../app/index.ts";
-import { type Configuration, type Environment, maskSecrets, parseLimits } from "../config/index.ts";
+import { type Configuration, type Environment, type Limits, maskSecrets, parseLimits } from "../config/index.ts";
 import { StowageError } from "../errors/index.ts";
-import { type Call, createLogger, type Progress, silentProgress } from "../runtime/index.ts";
+import { type Call, createLogger, silentProgress } from "../runtime/index.ts";
 import { colorsFor } from "./colors.ts";
 import { formatLogLine } from "./log-lines.ts";
 import { Output, type OutputStream } from "./output.ts";
@@ -38,6 +40,7 @@ export interface Context extends Disposable {
   /** Colours for standard output. */
   readonly colors: Colors;
   readonly call: Call;
+  readonly limits: Limits;
   /** What the options, the environment and the configuration file say together. */
   settings(): Promise<Settings>;
   /** Opens the application as the global options say; the command closes it. */
@@ -48,10 +51,12 @@ export interface Context extends Disposable {
   openMigrator(
     files: readonly [source: string, destination: string],
   ): Promise<{ readonly migrator: Migrator; readonly destination: Configuration }>;
+  /** Finds the layer cache without opening any database; the command closes it. */
+  findLayerCache(): Promise<FoundLayerCache>;
   /** Opens the records of migrations in the database that the options name; the command closes it. */
   openMigrationJournal(): Promise<MigrationJournal>;
   /** The display that suits standard error. It lives as long as the context. */
-  startProgress(): Promise<Progress>;
+  startProgress(): Promise<SeveralProgress>;
 }
 
 /** @throws StowageError `CONFIG_INVALID` */
@@ -84,6 +89,7 @@ export function createContext(command: string, options: GlobalOptions, host: Hos
     output: new Output(host.stdout),
     colors: colorsFor(host.stdout, options, environment),
     call,
+    limits,
     settings,
     async open({ willAnalyze = false, isAlone = false } = {}) {
       const effective = await settings();
@@ -114,8 +120,14 @@ export function createContext(command: string, options: GlobalOptions, host: Hos
       warn(effective);
       return await host.openMigrationJournal(effective.database, call);
     },
+    async findLayerCache() {
+      const effective = await settings();
+      warn(effective);
+      const { findLayerCache } = await import("../app/index.ts");
+      return await findLayerCache(effective, call);
+    },
     async startProgress() {
-      if (options.quiet) return silentProgress;
+      if (options.quiet) return nothingShown;
       display = await createDisplay(format, options, host);
       return display;
     },
@@ -125,6 +137,13 @@ export function createContext(command: string, options: GlobalOptions, host: Hos
     },
   };
 }
+
+const nothingShown: SeveralProgress = {
+  ...silentProgress,
+  plan() {},
+  beginSource: () => silentProgress,
+  endSource() {},
+};
 
 async function createDisplay(format: "table" | "json", options: GlobalOptions, host: Host): Promise<ProgressDisplay> {
   const write = (text: string) => {

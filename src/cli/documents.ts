@@ -7,6 +7,12 @@ import type { AnalysisReport } from "../analysis/index.ts";
 import type { DeletionReport, FileRecord, ImageDetails, ImageSummary, PackageRecord } from "../app/index.ts";
 import type { SerializedError } from "../errors/index.ts";
 import type { JsonValue, OwnedFile } from "../layer/index.ts";
+import { cacheDocuments } from "./cache-documents.ts";
+import type { CacheClearance } from "./commands/cache-clear.ts";
+import type { CacheList } from "./commands/cache-list.ts";
+import type { CacheStatus } from "./commands/cache-stats.ts";
+import type { CacheTrimming } from "./commands/cache-trim.ts";
+import type { CacheCheck } from "./commands/cache-verify.ts";
 import type { EffectiveConfiguration } from "./commands/config-show.ts";
 import type { ValidationReport } from "./commands/config-validate.ts";
 import type { CheckReport } from "./commands/objectstorage-check.ts";
@@ -135,7 +141,14 @@ export const documents = {
       ),
       files: count.describe("names in the squashed view, directories included"),
       packages,
-      bytesRead: bytes,
+      bytesRead: bytes.describe("bytes of layers that were read just now, from wherever they came"),
+      layerCache: z
+        .strictObject({
+          hits: count.describe("layers that came from the cache and not from the registry"),
+          bytesSaved: bytes.describe("their bytes"),
+        })
+        .optional()
+        .describe("what the layer cache has saved; only where one is turned on and the source is a registry"),
       bytesStored: bytes.describe("bytes newly stored"),
       notes: count.describe("notes on the image; `image get` has them"),
       wasKnown: z.boolean().describe("nothing had to be done"),
@@ -219,6 +232,7 @@ export const documents = {
     .describe("`stowage config show -o json`"),
   ...objectStorageDocuments,
   ...migrationDocuments,
+  ...cacheDocuments,
   error: z.strictObject({ error }).describe("standard error of any command that fails under `-o json`; one line"),
   progress: z
     .strictObject({
@@ -247,7 +261,7 @@ export const documents = {
       ]),
     })
     .describe(
-      "standard error of `analyze`, `objectstorage usage`, `gc` and `scrub` under `-o json` while they work, unless it is a terminal; one line each",
+      "standard error of `analyze`, `objectstorage usage`, `gc` and `scrub`, and of `cache verify`, under `-o json` while they work, unless it is a terminal; one line each",
     ),
 } as const;
 
@@ -299,4 +313,9 @@ true satisfies Same<Document<"objectstorage-claim">, Printed<ClaimReport>>;
 true satisfies Same<Document<"objectstorage-list-migrations">, Printed<MigrationList>>;
 true satisfies Same<Document<"objectstorage-migration-show">, Printed<MigrationDetails>>;
 true satisfies Same<Document<"objectstorage-migration-cancel">, Printed<MigrationCancellation>>;
+true satisfies Same<Document<"cache-stats">, Printed<CacheStatus>>;
+true satisfies Same<Document<"cache-list">, Printed<CacheList>>;
+true satisfies Same<Document<"cache-trim">, Printed<CacheTrimming>>;
+true satisfies Same<Document<"cache-verify">, Printed<CacheCheck>>;
+true satisfies Same<Document<"cache-clear">, Printed<CacheClearance>>;
 true satisfies Same<Document<"error">["error"]["code"], SerializedError["code"]>;

@@ -1,4 +1,5 @@
 import { Command, Option } from "commander";
+import { addCache } from "./cache-program.ts";
 import type { Context } from "./context.ts";
 import { addExamples } from "./examples.ts";
 import { addObjectStorage } from "./objectstorage-program.ts";
@@ -63,20 +64,29 @@ export function createProgram(version: string, start: Start): Command {
   addExamples(
     program
       .command("analyze")
-      .summary("analyse an image and keep what was found")
+      .summary("analyse images and keep what was found")
       .description(
-        "Reads every layer of an image once, and keeps its packages, files and digests. Layers that were read before are not read again.",
+        "Reads every layer of an image once, and keeps its packages, files and digests. Layers that were read before are not read again. Of several images one that fails stops no other; a table says what became of each, and the exit code is 0 when all are done, that of the errors where all have the same, else 1.",
       )
       .argument(
-        "<SOURCE>",
+        "[SOURCE...]",
         "REGISTRY/REPOSITORY:TAG, REPOSITORY@DIGEST, oci:DIR[:REF], oci-archive:FILE[:REF] or docker-archive:FILE[:REF]",
       )
+      .option(
+        "--from-file <LIST>",
+        "also the sources that this file names, one on each line; empty lines and lines that begin with # mean nothing, - is standard input",
+      )
+      .option(
+        "--all-tags <REPOSITORY>",
+        "also all tags of this repository at its registry; may be repeated",
+        collect,
+      )
       .option("--platform <OS/ARCH>", "which platform of several: OS/ARCHITECTURE[/VARIANT]")
-      .option("--name <REPOSITORY:TAG>", "keep the image under this name")
+      .option("--name <REPOSITORY:TAG>", "keep the image under this name; for one source only")
       .option("--insecure", "allow plain HTTP and unverified certificates for registries")
-      .action((source: string, options: AnalyzeFlags, command: Command) =>
+      .action((sources: readonly string[], options: AnalyzeFlags, command: Command) =>
         start(command.optsWithGlobals(), async (context) =>
-          (await import("./commands/analyze.ts")).analyze(context, source, options),
+          (await import("./commands/analyze.ts")).analyze(context, sources, options),
         ),
       ),
     [
@@ -85,6 +95,9 @@ export function createProgram(version: string, start: Start): Command {
       { command: "stowage analyze localhost:5000/x:1", does: "from a registry on this machine" },
       { command: "stowage analyze oci:./layout:1.0 --name example.com/x:1.0", does: "from an OCI layout" },
       { command: "stowage analyze docker-archive:image.tar -o json", does: "what `docker save` wrote; result as JSON" },
+      { command: "stowage analyze alpine:3.19 alpine:3.20 oci:./layout", does: "several at once" },
+      { command: "stowage analyze --from-file images.txt -o json", does: "those of a list" },
+      { command: "stowage analyze --all-tags ghcr.io/a/b", does: "all tags of a repository" },
     ],
   );
 
@@ -224,10 +237,13 @@ export function createProgram(version: string, start: Start): Command {
     ],
   );
   addObjectStorage(program, start);
+  addCache(program, start);
   return program;
 }
 
 export interface AnalyzeFlags {
+  readonly fromFile?: string;
+  readonly allTags?: readonly string[];
   readonly platform?: string;
   readonly name?: string;
   readonly insecure?: boolean;

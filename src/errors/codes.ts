@@ -88,6 +88,7 @@ export const codes = {
   // IMAGE
   IMAGE_NOT_FOUND: code<{ image: string }>(404, 1, "never", "no such image"),
   IMAGE_AMBIGUOUS: code<{ image: string; candidates: readonly string[] }>(409, 1, "never", "several images fit"),
+  IMAGE_SEVERAL_FAILED: code<{ failed: number; of: number }>(422, 1, "never", "not all images could be analysed"),
   IMAGE_SOURCE_UNREADABLE: code<{ source: string; reason: string }>(400, 1, "never", "the image source can't be read"),
   IMAGE_PLATFORM_MISSING: code<{ platform: string; available: readonly string[] }>(
     404,
@@ -129,6 +130,12 @@ export const codes = {
     1,
     "never",
     "the layer is not a valid tar stream",
+  ),
+  LAYER_CACHE_DAMAGED: code<{ directory: string; entries: number }>(
+    500,
+    1,
+    "later",
+    "entries of the layer cache were damaged and have been dropped",
   ),
   LAYER_CACHE_UNUSABLE: code<{ directory: string; reason: string }>(500, 1, "never", "the layer cache can't be used"),
   LAYER_DOCUMENT_INVALID: code<{ document: string; reason: string }>(500, 1, "never", "a layer document is damaged"),

@@ -1,0 +1,111 @@
+import { lstat } from "node:fs/promises";
+import { join } from "node:path";
+import type { LayerCacheUse } from "../analysis/index.ts";
+import type { LayerCache } from "../layercache/index.ts";
+import type { ImageSource } from "../oci/index.ts";
+import type { Call, Progress } from "../runtime/index.ts";
+import type { ApplicationOptions } from "./application.ts";
+
+/** What says where the layer cache is and how large it may become. */
+export type LayerCacheChoice = Pick<ApplicationOptions, "configuration" | "temporaryDirectory">;
+
+/** The layer cache, for those who look after it. Disposing of it closes it. */
+export interface FoundLayerCache extends AsyncDisposable {
+  readonly directory: string;
+  /** Whether analyses use it. */
+  readonly isEnabled: boolean;
+  /** What the configuration lets it take up. */
+  readonly bytesMax: number;
+  /** `undefined` where the directory is not there. */
+  readonly cache: LayerCache | undefined;
+}
+
+/** The name under which operators know it. */
+const directoryName = "anchore_layercache";
+
+/** The layer cache where the configuration says it is, turned on or not; none is made. */
+export async function findLayerCache(choice: LayerCacheChoice, call: Call): Promise<FoundLayerCache> {
+  const directory = directoryOf(choice);
+  const { enabled: isEnabled, bytesMax } = choice.configuration.layerCache;
+  const cache = (await isThere(directory)) ? await open(choice, (text) => call.log.warn(text), call) : undefined;
+  return {
+    directory,
+    isEnabled,
+    bytesMax,
+    cache,
+    [Symbol.asyncDispose]: async () => await cache?.[Symbol.asyncDispose](),
+  };
+}
+
+function directoryOf({ temporaryDirectory }: LayerCacheChoice): string {
+  return join(temporaryDirectory, directoryName);
+}
+
+async function isThere(path: string): Promise<boolean> {
+  try {
+    await lstat(path);
+  } catch (error) {
+    // Whatever else is wrong with it is for the cache itself to say.
+    return !["ENOENT", "ENOTDIR"].includes((error as NodeJS.ErrnoException).code ?? "");
+  }
+  return true;
+}
+
+async function open(choice: LayerCacheChoice, tell: (text: string) => void, call: Call): Promise<LayerCache> {
+  // Loaded where one is wanted: it brings a database library.
+  const { openLayerCache } = await import("../layercache/index.ts");
+  const { bytesMax } = choice.configuration.layerCache;
+  return await openLayerCache({ directory: directoryOf(choice), bytesMax, tell }, call);
+}
+
+/** A source of images that may stand behind a layer cache. */
+interface SourceInUse {
+  readonly source: ImageSource;
+  /** What the cache has saved so far; `undefined` without one. */
+  readonly use: () => LayerCacheUse | undefined;
+}
+
+/** The layer cache of an application: opened when the first image of a registry is analysed, one for all of them. */
+export class SharedLayerCache implements AsyncDisposable {
+  readonly #choice: LayerCacheChoice;
+  #cache: Promise<LayerCache> | undefined;
+  /** Of the analysis that began last: where trouble is told. */
+  #progress: Progress | undefined;
+
+  constructor(choice: LayerCacheChoice) {
+    this.#choice = choice;
+  }
+
+  /** `source`, with the cache before its layers if it is turned on and they come from elsewhere. */
+  async before(source: ImageSource, progress: Progress, call: Call): Promise<SourceInUse> {
+    if (!this.#choice.configuration.layerCache.enabled || !source.layers.isAuthority) {
+      return { source, use: () => undefined };
+    }
+    this.#progress = progress;
+    const layers = (await this.#open(call)).before(source.layers);
+    return {
+      source: {
+        description: source.description,
+        layers,
+        resolve: (platform, under) => source.resolve(platform, under),
+        [Symbol.asyncDispose]: () => source[Symbol.asyncDispose](),
+      },
+      use: () => ({ hits: layers.hits, bytesSaved: layers.bytesSaved }),
+    };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const opening = this.#cache;
+    this.#cache = undefined;
+    await (await opening?.catch(() => undefined))?.[Symbol.asyncDispose]();
+  }
+
+  #open(call: Call): Promise<LayerCache> {
+    this.#cache ??= open(this.#choice, (text) => this.#progress?.tell(text), call).catch((error: unknown) => {
+      // One analysis that was stopped meanwhile must not be the end of it for all.
+      this.#cache = undefined;
+      throw error;
+    });
+    return this.#cache;
+  }
+}
