@@ -8,6 +8,7 @@ import type { DeletionReport, FileRecord, ImageDetails, ImageSummary, PackageRec
 import type { SerializedError } from "../errors/index.ts";
 import type { JsonValue, OwnedFile } from "../layer/index.ts";
 import { cacheDocuments } from "./cache-documents.ts";
+import type { SeveralReport } from "./commands/analyze-several.ts";
 import type { CacheClearance } from "./commands/cache-clear.ts";
 import type { CacheList } from "./commands/cache-list.ts";
 import type { CacheStatus } from "./commands/cache-stats.ts";
@@ -38,6 +39,7 @@ const path = z
   );
 const octal = z.string().describe("permission bits in octal");
 const layer = z.int().nonnegative().describe("position of the layer, lowest = 0");
+const source = z.string().optional().describe("the source that it belongs to, where there are several");
 const packages = z.record(z.string(), count).describe("number of packages by type");
 
 const imageSummary = z.strictObject({
@@ -111,50 +113,73 @@ const fileRecord = z.strictObject({
   isImplied: z.literal(true).optional().describe("a directory that no layer has an entry for"),
 });
 
+const analysis = z.strictObject({
+  digest: digest.describe("digest of the platform's manifest: the image's name in stowage"),
+  imageId: digest.describe("digest of the image's configuration"),
+  fullTag: z.string().optional(),
+  platform: z.string().describe("`os/architecture[/variant]`"),
+  distribution: z
+    .strictObject({
+      id: z.string(),
+      version: z.string(),
+      like: z.array(z.string()),
+      prettyName: z.string().optional(),
+    })
+    .optional(),
+  layers: z.array(
+    z.strictObject({
+      blobDigest: digest,
+      diffId: digest.describe("digest of the uncompressed layer"),
+      mediaType: z.string(),
+      blobBytes: bytes,
+      outcome: z.enum(["analyzed", "reused", "notFetched"]),
+      entries: count.optional().describe("entries of the layer's archive"),
+      bytesRead: bytes.describe("bytes of the blob that were read just now"),
+      durationMs: z.number(),
+    }),
+  ),
+  files: count.describe("names in the squashed view, directories included"),
+  packages,
+  bytesRead: bytes.describe("bytes of layers that were read just now, from wherever they came"),
+  layerCache: z
+    .strictObject({
+      hits: count.describe("layers that came from the cache and not from the registry"),
+      bytesSaved: bytes.describe("their bytes"),
+    })
+    .optional()
+    .describe("what the layer cache has saved; only where one is turned on and the source is a registry"),
+  bytesStored: bytes.describe("bytes newly stored"),
+  notes: count.describe("notes on the image; `image get` has them"),
+  wasKnown: z.boolean().describe("nothing had to be done"),
+  durationMs: z.number(),
+});
+
 /** By the name of the file in `docs/schema/cli`. */
 export const documents = {
-  analyze: z
+  analyze: analysis.describe("`stowage analyze SOURCE -o json`"),
+  "analyze-several": z
     .strictObject({
-      digest: digest.describe("digest of the platform's manifest: the image's name in stowage"),
-      imageId: digest.describe("digest of the image's configuration"),
-      fullTag: z.string().optional(),
-      platform: z.string().describe("`os/architecture[/variant]`"),
-      distribution: z
-        .strictObject({
-          id: z.string(),
-          version: z.string(),
-          like: z.array(z.string()),
-          prettyName: z.string().optional(),
-        })
-        .optional(),
-      layers: z.array(
-        z.strictObject({
-          blobDigest: digest,
-          diffId: digest.describe("digest of the uncompressed layer"),
-          mediaType: z.string(),
-          blobBytes: bytes,
-          outcome: z.enum(["analyzed", "reused", "notFetched"]),
-          entries: count.optional().describe("entries of the layer's archive"),
-          bytesRead: bytes.describe("bytes of the blob that were read just now"),
-          durationMs: z.number(),
-        }),
-      ),
-      files: count.describe("names in the squashed view, directories included"),
-      packages,
-      bytesRead: bytes.describe("bytes of layers that were read just now, from wherever they came"),
-      layerCache: z
-        .strictObject({
-          hits: count.describe("layers that came from the cache and not from the registry"),
-          bytesSaved: bytes.describe("their bytes"),
-        })
-        .optional()
-        .describe("what the layer cache has saved; only where one is turned on and the source is a registry"),
+      analyzed: count.describe("sources that were analysed"),
+      failed: count,
+      notDone: count.describe("sources that were left because the command was stopped"),
+      bytesRead: bytes,
       bytesStored: bytes.describe("bytes newly stored"),
-      notes: count.describe("notes on the image; `image get` has them"),
-      wasKnown: z.boolean().describe("nothing had to be done"),
       durationMs: z.number(),
+      sources: z
+        .array(
+          z.discriminatedUnion("outcome", [
+            z.strictObject({ source: z.string(), outcome: z.literal("analyzed"), report: analysis }),
+            z.strictObject({ source: z.string(), outcome: z.literal("failed"), error }),
+            z.strictObject({ source: z.string(), outcome: z.literal("notDone") }),
+          ]),
+        )
+        .describe(
+          "each source once, in the order in which they were named; a repository whose tags can't be listed is one",
+        ),
     })
-    .describe("`stowage analyze SOURCE -o json`"),
+    .describe(
+      "`stowage analyze -o json` of more than one SOURCE, with `--from-file` or with `--all-tags`; printed also when some fail or the command is stopped",
+    ),
   "image-list": z.strictObject({ images: z.array(imageSummary) }).describe("`stowage image list -o json`"),
   "image-get": imageSummary
     .extend({
@@ -240,12 +265,14 @@ export const documents = {
         z.strictObject({
           event: z.literal("started"),
           label: z.string(),
+          source,
           bytesDone: bytes,
           bytesTotal: bytes.optional(),
         }),
         z.strictObject({
           event: z.literal("advanced"),
           label: z.string(),
+          source,
           bytesDone: bytes,
           bytesTotal: bytes.optional(),
           bytesPerSecond: bytes,
@@ -253,9 +280,18 @@ export const documents = {
         z.strictObject({
           event: z.literal("ended"),
           label: z.string(),
+          source,
           bytesDone: bytes,
           bytesTotal: bytes.optional(),
           outcome: z.string(),
+        }),
+        z.strictObject({
+          event: z.literal("sourceEnded"),
+          source: z.string(),
+          outcome: z.enum(["analyzed", "failed", "notDone"]),
+          sourcesEnded: count,
+          sourcesFailed: count,
+          sourcesTotal: count,
         }),
         z.strictObject({ event: z.literal("told"), text: z.string() }),
       ]),
@@ -295,6 +331,7 @@ type Document<Name extends keyof typeof documents> = z.infer<(typeof documents)[
 
 // Each line fails to compile when a printed type and its document drift apart.
 true satisfies Same<Document<"analyze">, Printed<AnalysisReport>>;
+true satisfies Same<Document<"analyze-several">, Printed<SeveralReport>>;
 true satisfies Same<Document<"image-list">["images"][number], Printed<ImageSummary>>;
 true satisfies Same<Document<"image-get">, Printed<ImageDetails>>;
 true satisfies Same<Document<"image-content-packages">["packages"][number], Printed<Omit<PackageRecord, "owned">>>;

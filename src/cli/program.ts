@@ -76,11 +76,7 @@ export function createProgram(version: string, start: Start): Command {
         "--from-file <LIST>",
         "also the sources that this file names, one on each line; empty lines and lines that begin with # mean nothing, - is standard input",
       )
-      .option(
-        "--all-tags <REPOSITORY>",
-        "also all tags of this repository at its registry; may be repeated",
-        collect,
-      )
+      .option("--all-tags <REPOSITORY>", "also all tags of this repository at its registry; may be repeated", collect)
       .option("--platform <OS/ARCH>", "which platform of several: OS/ARCHITECTURE[/VARIANT]")
       .option("--name <REPOSITORY:TAG>", "keep the image under this name; for one source only")
       .option("--insecure", "allow plain HTTP and unverified certificates for registries")

@@ -454,7 +454,7 @@ describe("failures", () => {
     ["image lst", "unknown command 'lst'", "did you mean list?"],
     ["analyze x --platfrom y", "unknown option '--platfrom'", "did you mean --platform?"],
     ["analyze", "missing required argument 'SOURCE'", "add --help"],
-    ["analyze a b", "too many arguments for 'analyze'", "add --help"],
+    ["image get a b", "too many arguments for 'analyze'", "add --help"],
     ["image content x foo", "Allowed choices are os, apk", "add --help"],
     ["image list -o yaml", "Allowed choices are table, json", "add --help"],
     ["image list --limit x=1", "no such limit", "limits are: manifestBytesMax"],

@@ -1,5 +1,5 @@
 import { printableJson } from "../printable.ts";
-import { type ProgressDisplay, type RunningTask, TaskList, type Ticker } from "./tasks.ts";
+import { facesOf, type ProgressDisplay, type RunningTask, TaskList, type Ticker } from "./tasks.ts";
 
 const PACE_MS = 1000;
 
@@ -7,7 +7,12 @@ const PACE_MS = 1000;
 export function createJsonProgress(write: (text: string) => void, ticker: Ticker): ProgressDisplay {
   const send = (progress: object) => write(`${printableJson(JSON.stringify({ progress }))}\n`);
   const started = new Set<RunningTask>();
-  const state = ({ label, done, total }: RunningTask) => ({ label, bytesDone: done, bytesTotal: total });
+  const state = ({ label, source, done, total }: RunningTask) => ({
+    label,
+    source,
+    bytesDone: done,
+    bytesTotal: total,
+  });
   const tasks = new TaskList(ticker, {
     started(task) {
       started.add(task);
@@ -16,6 +21,10 @@ export function createJsonProgress(write: (text: string) => void, ticker: Ticker
     ended(task, outcome) {
       started.delete(task);
       send({ event: "ended", ...state(task), outcome });
+    },
+    sourceEnded({ source, outcome }) {
+      const { ended = 0, failed = 0, total = 0 } = tasks.sources ?? {};
+      send({ event: "sourceEnded", source, outcome, sourcesEnded: ended, sourcesFailed: failed, sourcesTotal: total });
     },
     told: (text) => send({ event: "told", text }),
   });
@@ -26,8 +35,7 @@ export function createJsonProgress(write: (text: string) => void, ticker: Ticker
     }
   });
   return {
-    begin: (label, total, done) => tasks.begin(label, total, done),
-    tell: (text) => tasks.tell(text),
+    ...facesOf(tasks),
     print: write,
     [Symbol.dispose]: stop,
   };

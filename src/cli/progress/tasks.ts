@@ -1,4 +1,6 @@
+import type { AnalysisOutcome, SeveralProgress } from "../../app/index.ts";
 import type { Progress, ProgressTask } from "../../runtime/index.ts";
+import { formatCount, plural } from "../format.ts";
 
 /** Time as progress displays see it: monotonic milliseconds, and something that happens again and again. */
 export interface Ticker {
@@ -18,7 +20,7 @@ export const systemTicker: Ticker = {
 };
 
 /** A display of progress. Disposing it leaves the terminal as a next writer expects it. */
-export interface ProgressDisplay extends Progress, Disposable {
+export interface ProgressDisplay extends SeveralProgress, Disposable {
   /** Writes other text (whole lines, such as a log's) to the same stream without damaging the display. */
   print(text: string): void;
 }
@@ -26,6 +28,8 @@ export interface ProgressDisplay extends Progress, Disposable {
 /** A task that has begun and not ended. One that has not advanced yet is waiting: it counts towards totals only. */
 export interface RunningTask {
   readonly label: string;
+  /** The source that it belongs to, where there are several. */
+  readonly source: string | undefined;
   /** Bytes, when known. */
   readonly total: number | undefined;
   readonly done: number;
@@ -39,11 +43,22 @@ export interface TaskListener {
   /** The task's first advance. */
   started?(task: RunningTask): void;
   ended(task: RunningTask, outcome: string): void;
+  /** One of several sources has come to its end. */
+  sourceEnded(outcome: AnalysisOutcome): void;
   told(text: string): void;
 }
 
+/** How far several sources are. */
+export interface SourceCounts {
+  readonly total: number;
+  readonly begun: number;
+  readonly ended: number;
+  readonly failed: number;
+  readonly startedAt: number;
+}
+
 /** The model behind every display: which tasks run, how far and how fast. */
-export class TaskList implements Progress {
+export class TaskList implements SeveralProgress {
   readonly #listener: TaskListener;
   readonly #ticker: Ticker;
   readonly running = new Set<RunningTask>();
@@ -54,8 +69,10 @@ export class TaskList implements Progress {
   bytesDone = 0;
   /** Done before their tasks began: no work of ours, so not of the rate's. */
   #bytesBefore = 0;
-  /** `undefined` as soon as a task begins whose size is not known. */
+  /** `undefined` as soon as a task begins whose size is not known. Of several sources, what is known of those that have begun. */
   bytesTotal: number | undefined = 0;
+  /** Where several sources were planned. */
+  sources: SourceCounts | undefined;
 
   constructor(ticker: Ticker, listener: TaskListener) {
     this.#ticker = ticker;
@@ -64,12 +81,60 @@ export class TaskList implements Progress {
   }
 
   begin(label: string, total: number | undefined, before = 0): ProgressTask {
-    const task = { label, total, done: before, startedAt: undefined as number | undefined, rate: new RateMeter() };
+    return this.#begin(label, total, before, undefined);
+  }
+
+  plan(total: number): void {
+    this.sources = { total, begun: 0, ended: 0, failed: 0, startedAt: this.#ticker.now() };
+  }
+
+  beginSource(source: string): Progress {
+    this.#count({ begun: 1 });
+    return {
+      begin: (label, total, before = 0) => this.#begin(label, total, before, source),
+      tell: (text) => this.#listener.told(`${source}: ${text}`),
+    };
+  }
+
+  endSource(outcome: AnalysisOutcome): void {
+    for (const task of this.running) if (task.source === outcome.source) this.#end(task, "not done");
+    this.#count({ ended: 1, failed: outcome.outcome === "failed" ? 1 : 0 });
+    this.#listener.sourceEnded(outcome);
+  }
+
+  /** Milliseconds that all of it still takes; `undefined` when that can't be said. */
+  get timeLeft(): number | undefined {
+    const { sources } = this;
+    // How large sources are that have not begun, nobody knows: they will take what the others took.
+    if (sources === undefined || sources.begun >= sources.total) {
+      return timeLeft(this.bytesDone, this.bytesTotal, this.rate);
+    }
+    if (sources.ended === 0) return undefined;
+    const elapsed = this.#ticker.now() - sources.startedAt;
+    return Math.ceil((elapsed * (sources.total - sources.ended)) / sources.ended / 1000) * 1000;
+  }
+
+  #count({ begun = 0, ended = 0, failed = 0 }: Partial<SourceCounts>): void {
+    const { sources } = this;
+    if (sources === undefined) return;
+    this.sources = {
+      ...sources,
+      begun: sources.begun + begun,
+      ended: sources.ended + ended,
+      failed: sources.failed + failed,
+    };
+  }
+
+  #begin(label: string, total: number | undefined, before: number, source: string | undefined): ProgressTask {
+    const startedAt = undefined as number | undefined;
+    const task = { label, source, total, done: before, startedAt, rate: new RateMeter() };
     this.running.add(task);
     this.tasksBegun++;
     this.bytesDone += before;
     this.#bytesBefore += before;
-    this.bytesTotal = this.bytesTotal === undefined || total === undefined ? undefined : this.bytesTotal + total;
+    // Merging one of several has no bytes, and others are still to be read.
+    const size = source === undefined ? total : (total ?? 0);
+    this.bytesTotal = this.bytesTotal === undefined || size === undefined ? undefined : this.bytesTotal + size;
     return {
       // Called for every chunk of every layer: no more than additions here.
       advance: (done) => {
@@ -83,14 +148,16 @@ export class TaskList implements Progress {
       relabel: (better) => {
         task.label = better;
       },
-      end: (outcome) => {
-        if (!this.running.delete(task)) return;
-        this.tasksEnded++;
-        // What a task did not have to read (a layer that was known) is no work left.
-        if (this.bytesTotal !== undefined) this.bytesTotal += task.done - (total ?? 0);
-        this.#listener.ended(task, outcome);
-      },
+      end: (outcome) => this.#end(task, outcome),
     };
+  }
+
+  #end(task: RunningTask, outcome: string): void {
+    if (!this.running.delete(task)) return;
+    this.tasksEnded++;
+    // What a task did not have to read (a layer that was known) is no work left.
+    if (this.bytesTotal !== undefined) this.bytesTotal += task.done - (task.total ?? 0);
+    this.#listener.ended(task, outcome);
   }
 
   tell(text: string): void {
@@ -130,4 +197,20 @@ export function timeLeft(done: number, total: number | undefined, rate: RateMete
   const bytesPerSecond = rate.bytesPerSecond;
   if (total === undefined || bytesPerSecond === undefined || bytesPerSecond <= 0) return undefined;
   return Math.max(0, Math.ceil((total - done) / bytesPerSecond)) * 1000;
+}
+
+/** `12 of 100 images, 1 failed` */
+export function describeSources({ ended, total, failed }: SourceCounts): string {
+  return `${formatCount(ended)} of ${plural(total, "image")}${failed === 0 ? "" : `, ${formatCount(failed)} failed`}`;
+}
+
+/** What a display passes on to its list of tasks. */
+export function facesOf(tasks: TaskList): SeveralProgress {
+  return {
+    begin: (label, total, done) => tasks.begin(label, total, done),
+    tell: (text) => tasks.tell(text),
+    plan: (sources) => tasks.plan(sources),
+    beginSource: (source) => tasks.beginSource(source),
+    endSource: (outcome) => tasks.endSource(outcome),
+  };
 }

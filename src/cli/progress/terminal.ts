@@ -3,13 +3,25 @@ import type { Colors } from "picocolors/types.js";
 import { formatBytes, formatDuration } from "../format.ts";
 import type { OutputStream } from "../output.ts";
 import { printable } from "../printable.ts";
-import { type ProgressDisplay, type RunningTask, TaskList, type Ticker, timeLeft } from "./tasks.ts";
+import { describeOutcome } from "./outcome.ts";
+import {
+  describeSources,
+  facesOf,
+  type ProgressDisplay,
+  type RunningTask,
+  TaskList,
+  type Ticker,
+  timeLeft,
+} from "./tasks.ts";
 
 const FRAME_MS = 100;
 const BAR_WIDTH = 20;
+/** Of a source's name before the name of its layer. */
+const SOURCE_COLUMNS = 24;
 
 /**
- * Progress on a terminal: a line for each running task and one for all of them, drawn over again ten times a second; ended tasks stay above.
+ * Progress on a terminal: a line for each running task and one for all of them, drawn over again ten times a second; ended tasks stay above, of several
+ * sources the ended sources.
  * `stream` is the terminal, with secrets masked by whoever made it.
  */
 export function createTerminalProgress(stream: OutputStream, colors: Colors, ticker: Ticker): ProgressDisplay {
@@ -21,11 +33,19 @@ export function createTerminalProgress(stream: OutputStream, colors: Colors, tic
     frame();
   };
   const tasks = new TaskList(ticker, {
-    ended: (task, outcome) => above(`${colors.green("✓")} ${printable(task.label)}  ${colors.dim(printable(outcome))}`),
+    ended(task, outcome) {
+      if (task.source === undefined)
+        above(`${colors.green("✓")} ${printable(task.label)}  ${colors.dim(printable(outcome))}`);
+    },
+    sourceEnded(outcome) {
+      const mark = outcome.outcome === "failed" ? colors.red("✗") : colors.green("✓");
+      above(`${mark} ${printable(outcome.source)}  ${colors.dim(printable(describeOutcome(outcome)))}`);
+    },
     told: (text) => above(`${colors.yellow("!")} ${printable(text)}`),
   });
   const frame = () => {
-    if (tasks.running.size === 0) {
+    const areSourcesLeft = tasks.sources !== undefined && tasks.sources.ended < tasks.sources.total;
+    if (tasks.running.size === 0 && !areSourcesLeft) {
       if (isDrawn) draw.clear();
       isDrawn = false;
       return;
@@ -39,8 +59,7 @@ export function createTerminalProgress(stream: OutputStream, colors: Colors, tic
     frame();
   });
   return {
-    begin: (label, total, done) => tasks.begin(label, total, done),
-    tell: (text) => tasks.tell(text),
+    ...facesOf(tasks),
     print(text) {
       if (isDrawn) draw.clear();
       isDrawn = false;
@@ -59,28 +78,50 @@ function frameLines(tasks: TaskList, columns: number, rows: number, colors: Colo
   const active = [...tasks.running].filter((task) => task.done > 0);
   const taskRows = Math.max(0, rows - 1);
   const shown = active.length > taskRows ? active.slice(0, Math.max(0, taskRows - 1)) : active;
-  const totalLabel = `total, ${tasks.tasksEnded} of ${tasks.tasksBegun} done`;
-  const labelWidth = Math.max(totalLabel.length, ...shown.map((task) => printable(task.label).length));
-  const lines = shown.map((task) => progressLine(printable(task.label), labelWidth, task, columns, colors));
+  const { sources } = tasks;
+  const totalLabel = sources ? describeSources(sources) : `total, ${tasks.tasksEnded} of ${tasks.tasksBegun} done`;
+  const labelWidth = Math.max(totalLabel.length, ...shown.map((task) => labelOf(task).length));
+  const lines = shown.map((task) => {
+    const share = task.total ? task.done / task.total : undefined;
+    const left = timeLeft(task.done, task.total, task.rate);
+    return progressLine(labelOf(task), labelWidth, { ...task, share, left }, columns, colors);
+  });
   if (shown.length < active.length && taskRows > 0) {
     lines.push(shorten(`… and ${active.length - shown.length} more`, columns));
   }
-  const total = { done: tasks.bytesDone, total: tasks.bytesTotal, rate: tasks.rate };
+  // How much there is to read of several sources is known when the last of them has begun; how many there are, from the start.
+  const isSizeKnown = sources === undefined || sources.begun >= sources.total;
+  const total = {
+    done: tasks.bytesDone,
+    total: isSizeKnown ? tasks.bytesTotal : undefined,
+    share: sources ? sources.ended / sources.total : tasks.bytesTotal && tasks.bytesDone / tasks.bytesTotal,
+    rate: tasks.rate,
+    left: tasks.timeLeft,
+  };
   lines.push(progressLine(totalLabel, labelWidth, total, columns, colors));
   return lines.slice(-Math.max(1, rows));
 }
 
+/** The end of a source's name tells more than its start. */
+function labelOf({ label, source }: RunningTask): string {
+  if (source === undefined) return printable(label);
+  const characters = [...printable(source)];
+  const end = characters.length <= SOURCE_COLUMNS ? characters : ["…", ...characters.slice(1 - SOURCE_COLUMNS)];
+  return `${end.join("")}: ${printable(label)}`;
+}
+
+interface Advance extends Pick<RunningTask, "done" | "total" | "rate"> {
+  /** From 0 to 1, when known. */
+  readonly share: number | undefined;
+  /** Milliseconds, when known. */
+  readonly left: number | undefined;
+}
+
 /** A label, and as much of the rest as fits: percentage first, then bytes, time left, rate, and the bar. */
-function progressLine(
-  label: string,
-  labelWidth: number,
-  task: Pick<RunningTask, "done" | "total" | "rate">,
-  columns: number,
-  colors: Colors,
-): string {
-  const share = task.total ? Math.min(1, task.done / task.total) : undefined;
+function progressLine(label: string, labelWidth: number, task: Advance, columns: number, colors: Colors): string {
+  const share = task.share === undefined ? undefined : Math.min(1, task.share);
   const rate = task.rate.bytesPerSecond;
-  const left = timeLeft(task.done, task.total, task.rate);
+  const { left } = task;
   const bytes = formatBytes(task.done).padStart(7);
   // In the order of the line; `rank` says what goes last when room is short.
   const parts: readonly { readonly rank: number; readonly text: string; readonly paint?: (text: string) => string }[] =
