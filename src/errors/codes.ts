@@ -40,6 +40,12 @@ export const codes = {
     "never",
     "invalid configuration",
   ),
+  CONFIG_TEMPORARY_UNUSABLE: code<{ directory?: string; reason: string }>(
+    500,
+    1,
+    "never",
+    "temporary files can't be written",
+  ),
   CONFIG_NODE_TOO_OLD: code<{ found: string; needed: string }>(500, 2, "never", "this Node.js is too old"),
 
   // ACCESS

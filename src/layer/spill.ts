@@ -2,17 +2,22 @@ import { randomBytes } from "node:crypto";
 import { closeSync, constants, openSync, read, readSync, unlinkSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { Readable } from "node:stream";
-import { StowageError } from "../errors/index.ts";
+import { StowageError, temporaryFailure } from "../errors/index.ts";
 
 /**
  * Temporary bytes outside memory: a file without a name. It is unlinked as soon as it is open, so that nothing is left whatever ends the
  * process, and its short-lived name is random: no name from an image ever reaches the file system.
+ * @throws StowageError `CONFIG_TEMPORARY_UNUSABLE`
  */
 export function openSpill(directory: string): number {
   const path = join(directory, `stowage-${randomBytes(12).toString("hex")}`);
-  const descriptor = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
-  unlinkSync(path);
-  return descriptor;
+  try {
+    const descriptor = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
+    unlinkSync(path);
+    return descriptor;
+  } catch (error) {
+    throw temporaryFailure(error, directory);
+  }
 }
 
 export function closeSpill(descriptor: number): void {
@@ -40,12 +45,16 @@ export class Spill {
     return this.#end;
   }
 
-  /** Offset at which the bytes lie. @throws StowageError `LIMIT_EXCEEDED` */
+  /** Offset at which the bytes lie. @throws StowageError `LIMIT_EXCEEDED`, `CONFIG_TEMPORARY_UNUSABLE` */
   append(bytes: Uint8Array): number {
     const offset = this.#end;
     this.#check(offset + bytes.length);
-    for (let done = 0; done < bytes.length; ) {
-      done += writeSync(this.#descriptor, bytes, done, bytes.length - done, offset + done);
+    try {
+      for (let done = 0; done < bytes.length; ) {
+        done += writeSync(this.#descriptor, bytes, done, bytes.length - done, offset + done);
+      }
+    } catch (error) {
+      throw temporaryFailure(error);
     }
     this.#end += bytes.length;
     return offset;

@@ -6,7 +6,7 @@ import type { Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { createGunzip, createZstdDecompress } from "node:zlib";
 import type { Limits } from "../config/index.ts";
-import { messageOf, StowageError } from "../errors/index.ts";
+import { messageOf, StowageError, temporaryFailure } from "../errors/index.ts";
 import { type Call, type Progress, throwIfAborted } from "../runtime/index.ts";
 import { isErrno } from "./directory.ts";
 import { rangeStream, type SourceFiles, unreadable } from "./files.ts";
@@ -98,10 +98,8 @@ async function decompress(
   options: ArchiveOptions,
   call: Call,
 ): Promise<FileHandle> {
-  const spillPath = join(options.temporaryDirectory, `stowage-${randomUUID()}`);
-  const spill = await open(spillPath, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
+  const spill = await openSpill(options.temporaryDirectory);
   try {
-    await unlink(spillPath);
     const compressedSize = (await from.stat()).size;
     const task = options.progress.begin(`decompressing ${file}`, compressedSize);
     let written = 0;
@@ -120,7 +118,9 @@ async function decompress(
             throw new StowageError("LIMIT_EXCEEDED", { limit: "layerRatioMax", max: layerRatioMax, where: file });
           }
           for (let at = 0; at < chunk.length; ) {
-            const { bytesWritten } = await spill.write(chunk, at, chunk.length - at, written);
+            const { bytesWritten } = await spill.write(chunk, at, chunk.length - at, written).catch((error) => {
+              throw temporaryFailure(error, options.temporaryDirectory);
+            });
             at += bytesWritten;
             written += bytesWritten;
           }
@@ -135,5 +135,17 @@ async function decompress(
     throwIfAborted(call);
     if (error instanceof StowageError) throw error;
     throw unreadable(file, `it can't be decompressed: ${messageOf(error)}`, error);
+  }
+}
+
+/** A file without a name, so that nothing is left whatever ends the process. */
+async function openSpill(directory: string): Promise<FileHandle> {
+  const path = join(directory, `stowage-${randomUUID()}`);
+  try {
+    const spill = await open(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
+    await unlink(path);
+    return spill;
+  } catch (error) {
+    throw temporaryFailure(error, directory);
   }
 }
