@@ -113,6 +113,11 @@ const fileRecord = z.strictObject({
   isImplied: z.literal(true).optional().describe("a directory that no layer has an entry for"),
 });
 
+const layerCache = z.strictObject({
+  hits: count.describe("layers that came from the cache and not from the registry"),
+  bytesSaved: bytes.describe("their bytes"),
+});
+
 const analysis = z.strictObject({
   digest: digest.describe("digest of the platform's manifest: the image's name in stowage"),
   imageId: digest.describe("digest of the image's configuration"),
@@ -141,11 +146,7 @@ const analysis = z.strictObject({
   files: count.describe("names in the squashed view, directories included"),
   packages,
   bytesRead: bytes.describe("bytes of layers that were read just now, from wherever they came"),
-  layerCache: z
-    .strictObject({
-      hits: count.describe("layers that came from the cache and not from the registry"),
-      bytesSaved: bytes.describe("their bytes"),
-    })
+  layerCache: layerCache
     .optional()
     .describe("what the layer cache has saved; only where one is turned on and the source is a registry"),
   bytesStored: bytes.describe("bytes newly stored"),
@@ -164,6 +165,7 @@ export const documents = {
       notDone: count.describe("sources that were left because the command was stopped"),
       bytesRead: bytes,
       bytesStored: bytes.describe("bytes newly stored"),
+      layerCache: layerCache.optional().describe("what the layer cache has saved, where one is turned on"),
       durationMs: z.number(),
       sources: z
         .array(

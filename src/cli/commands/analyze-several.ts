@@ -21,10 +21,12 @@ export interface SeveralReport {
   readonly analyzed: number;
   readonly failed: number;
   readonly notDone: number;
-  readonly sources: readonly SourceResult[];
   readonly bytesRead: number;
   readonly bytesStored: number;
+  /** As `layerCache` of each. */
+  readonly layerCache?: { readonly hits: number; readonly bytesSaved: number };
   readonly durationMs: number;
+  readonly sources: AsyncIterable<SourceResult>;
 }
 
 /** Analyses all sources that the command line names; what became of each is printed even when the command is stopped. */
@@ -33,7 +35,6 @@ export async function analyzeSeveral(
   sources: readonly string[],
   { fromFile, allTags = [], name, ...flags }: AnalyzeFlags,
 ): Promise<void> {
-  const begun = performance.now();
   if (name !== undefined) {
     const reason = "one name can't be that of several images";
     const hint = "leave it out, or analyse the image alone: stowage analyze SOURCE --name REPOSITORY:TAG";
@@ -44,6 +45,7 @@ export async function analyzeSeveral(
     repositories: allTags,
   };
   await using application = await context.open({ willAnalyze: true });
+  const begun = performance.now();
   const progress = await context.startProgress();
   const options = { ...flags, insecure: flags.insecure ?? false, progress };
   const outcomes = await application.analyzeSeveral(selection, options, context.call);
@@ -63,48 +65,65 @@ async function listed(context: Context, file: string): Promise<readonly string[]
 
 function reportOf(outcomes: readonly AnalysisOutcome[], durationMs: number): SeveralReport {
   const count = (wanted: AnalysisOutcome["outcome"]) => outcomes.filter(({ outcome }) => outcome === wanted).length;
-  const sum = (of: (report: AnalysisReport) => number) =>
-    outcomes.reduce((total, each) => total + (each.outcome === "analyzed" ? of(each.report) : 0), 0);
+  const reports = outcomes.flatMap((each) => (each.outcome === "analyzed" ? [each.report] : []));
+  const sum = (of: (report: AnalysisReport) => number) => reports.reduce((total, report) => total + of(report), 0);
+  const isCacheUsed = reports.some(({ layerCache }) => layerCache !== undefined);
+  const layerCache = {
+    hits: sum((report) => report.layerCache?.hits ?? 0),
+    bytesSaved: sum((report) => report.layerCache?.bytesSaved ?? 0),
+  };
   return {
-    analyzed: count("analyzed"),
+    analyzed: reports.length,
     failed: count("failed"),
     notDone: count("notDone"),
     bytesRead: sum(({ bytesRead }) => bytesRead),
     bytesStored: sum(({ bytesStored }) => bytesStored),
+    ...(isCacheUsed ? { layerCache } : {}),
     durationMs: Math.round(durationMs),
-    sources: outcomes.map((each) => (each.outcome === "failed" ? { ...each, error: each.error.serialize() } : each)),
+    sources: resultsOf(outcomes),
   };
+}
+
+/** As a stream, which is printed with one source on each line. */
+async function* resultsOf(outcomes: readonly AnalysisOutcome[]): AsyncGenerator<SourceResult> {
+  for (const each of outcomes) yield each.outcome === "failed" ? { ...each, error: each.error.serialize() } : each;
 }
 
 const columns: readonly Column[] = [
   { title: "SOURCE" },
-  { title: "RESULT" },
+  { title: "IMAGE" },
   { title: "LAYERS", sacrifice: 1 },
   { title: "FILES", alignment: "right", sacrifice: 3 },
   { title: "PACKAGES", sacrifice: 2 },
   { title: "TOOK", alignment: "right", sacrifice: 4 },
 ];
+/** Last, since it is long. */
+const why: Column = { title: "WHY" };
 
 async function writeReport(
   { output, colors }: Context,
   outcomes: readonly AnalysisOutcome[],
-  { analyzed, failed, notDone, bytesRead, bytesStored, durationMs }: SeveralReport,
+  { analyzed, failed, notDone, bytesRead, bytesStored, layerCache, durationMs }: SeveralReport,
 ): Promise<void> {
   const rows = outcomes.map((outcome) => [printable(outcome.source), ...cellsOf(outcome)]);
-  await writeTable(output, columns, rows, colors.bold);
+  await writeTable(output, failed > 0 ? [...columns, why] : columns, rows, colors.bold);
   const counts = [
     `${formatCount(analyzed)} of ${plural(outcomes.length, "image")} analysed`,
     ...(failed > 0 ? [`${formatCount(failed)} failed`] : []),
     ...(notDone > 0 ? [`${formatCount(notDone)} not done`] : []),
   ];
-  const bytes = `${formatBytes(bytesRead)} read, ${formatBytes(bytesStored)} newly stored`;
-  await output.write(`\n${counts.join(", ")}; ${bytes} in ${formatDuration(durationMs)}\n`);
+  const bytes = [
+    `${formatBytes(bytesRead)} read`,
+    ...(layerCache === undefined ? [] : [`${formatBytes(layerCache.bytesSaved)} from the cache`]),
+    `${formatBytes(bytesStored)} newly stored`,
+  ];
+  await output.write(`\n${counts.join(", ")}; ${bytes.join(", ")} in ${formatDuration(durationMs)}\n`);
   await output.flush();
 }
 
 function cellsOf(outcome: AnalysisOutcome): readonly string[] {
   if (outcome.outcome === "notDone") return ["not done"];
-  if (outcome.outcome === "failed") return [printable(describeError(outcome.error))];
+  if (outcome.outcome === "failed") return ["failed", "", "", "", "", printable(describeError(outcome.error))];
   const { fullTag, digest, layers, files, packages, durationMs } = outcome.report;
   const read = layers.filter((layer) => layer.outcome === "analyzed").length;
   const reused = layers.filter((layer) => layer.outcome === "reused").length;
