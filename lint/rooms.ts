@@ -17,7 +17,7 @@ export const rooms: Readonly<Record<string, Room>> = {
   config: { rooms: ["errors"], node: ["fs", "fs/promises", "os", "path"], packages: ["yaml", "zod"] },
   runtime: {
     rooms: ["errors", "config"],
-    node: ["diagnostics_channel", "timers/promises"],
+    node: ["diagnostics_channel"],
     packages: ["pino"],
   },
   db: {
@@ -42,7 +42,7 @@ export const rooms: Readonly<Record<string, Room>> = {
   catalogers: { rooms: ["errors", "layer"], node: [], packages: ["packageurl-js"] },
   objects: {
     rooms: [...base, "db"],
-    node: ["crypto", "stream", "stream/consumers", "stream/promises", "zlib"],
+    node: ["crypto", "stream", "stream/promises", "util", "zlib"],
     packages: ["kysely", "zod"],
   },
   images: {

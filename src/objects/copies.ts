@@ -7,6 +7,7 @@ import type { BackendSection, Backends } from "./backends.ts";
 import { Digester } from "./digester.ts";
 import type { ObjectDriver } from "./driver.ts";
 import { formatHeader } from "./envelope.ts";
+import { readShort, readShortStored, readThrough } from "./location-reader.ts";
 import { createPhysicalKey } from "./physical-key.ts";
 import { deleteAtOnce } from "./reaper.ts";
 import {
@@ -26,8 +27,9 @@ import {
 } from "./rows/copies.ts";
 import type { Located } from "./rows/locations.ts";
 import { notDeleted } from "./rows/reaper.ts";
+import { shortBytesMax } from "./short-bytes.ts";
 import { verifiedContent, WrongBytes } from "./verified-body.ts";
-import { rewrittenBody, type Written, writtenBody } from "./written-body.ts";
+import { rewrittenBody, rewrittenBytes, type Written, writtenBody, writtenBytes } from "./written-body.ts";
 
 /**
  * Copies of objects at other backends, for migrations: the same version, another location.
@@ -94,19 +96,22 @@ export class Copies {
     const installation = this.#backends.installation.id;
     const header = (codec: Written["codec"], location = copy.locationId) =>
       formatHeader({ installation, location, account, bucket, key, codec });
+    const compression = this.#backends.compressionOf(backend);
+    const isSame = wouldStoreAs(source, compression);
     const openStored = (under: Call) => from.get(source.physicalKey, undefined, under);
-    const isSame = wouldStoreAs(source, this.#backends.compressionOf(backend));
-    try {
-      const { source: body, written } = isSame
+    const openContent = async (under: Call) => verifiedContent(await openStored(under), source, async (wrong) => wrong);
+    const rewritten = async () => {
+      if (source.contentBytes <= shortBytesMax) {
+        return isSame
+          ? rewrittenBytes(await readShortStored(from, source, call), source, header(source.codec))
+          : await writtenBytes(await readShort(from, source, call), false, compression, header);
+      }
+      return isSame
         ? rewrittenBody(openStored, source, header(source.codec), header(source.codec, source.locationId).length)
-        : writtenBody(
-            {
-              open: async (under) => verifiedContent(await openStored(under), source, async (wrong) => wrong),
-              sizeBytes: source.contentBytes,
-            },
-            this.#backends.compressionOf(backend),
-            header,
-          );
+        : writtenBody({ open: openContent, sizeBytes: source.contentBytes }, compression, header);
+    };
+    try {
+      const { source: body, written } = await rewritten();
       const stored = await to.put(copy.physicalKey, body, call);
       const result = written();
       if (result.contentDigest !== source.contentDigest || stored.sizeBytes !== result.storedBytes) {
@@ -136,22 +141,11 @@ export class Copies {
   /** Reads a copy back and compares it with what was recorded, or its stored bytes only where `depth` is `checksum`. */
   async verify(copy: Located, depth: "readback" | "checksum", call: Call): Promise<void> {
     const driver = await (await this.#backends.of(copy.backendId, call)).driver(call);
-    const stored = await driver.get(copy.physicalKey, undefined, call);
-    try {
-      if (depth === "checksum") {
-        const digester = new Digester();
-        for await (const chunk of stored) digester.update(chunk as Buffer);
-        if (digester.digest() !== copy.storedDigest) throw new WrongBytes("other bytes than were written");
-      } else {
-        for await (const _ of verifiedContent(stored, copy, async (wrong) => wrong)) {
-          // only read
-        }
-      }
-    } catch (error) {
-      if (!(error instanceof WrongBytes)) throw error;
-      const reason = `read back ${error.actual}`;
-      throw new StowageError("BACKEND_FAILED", { ...about(driver, "get", copy.physicalKey), reason }, { cause: error });
-    }
+    const wrong =
+      depth === "readback" ? await readThrough(driver, copy, call) : await compareStored(driver, copy, call);
+    if (wrong === undefined) return;
+    const reason = `read back ${wrong.actual}`;
+    throw new StowageError("BACKEND_FAILED", { ...about(driver, "get", copy.physicalKey), reason }, { cause: wrong });
   }
 
   record(
@@ -209,6 +203,12 @@ export class Copies {
   ): Promise<{ readonly gone: readonly number[]; readonly failures: ReadonlyMap<number, StowageError> }> {
     return await deleteAtOnce(this.#database, this.#backends, locationIds, this.#lateSeconds, call);
   }
+}
+
+async function compareStored(driver: ObjectDriver, copy: Located, call: Call): Promise<WrongBytes | undefined> {
+  const digester = new Digester();
+  for await (const chunk of await driver.get(copy.physicalKey, undefined, call)) digester.update(chunk as Buffer);
+  return digester.digest() === copy.storedDigest ? undefined : new WrongBytes("other bytes than were written");
 }
 
 /** Whether the destination would choose the codec that the bytes have. */

@@ -1,4 +1,4 @@
-import { createHash, type Hash } from "node:crypto";
+import { createHash, type Hash, hash } from "node:crypto";
 
 /** Counts and digests the bytes that pass. */
 export class Digester {
@@ -18,4 +18,9 @@ export class Digester {
   digest(): string {
     return `sha256:${this.#hash.digest("hex")}`;
   }
+}
+
+/** `sha256:…` of bytes that are in memory as a whole. */
+export function digestOf(bytes: Buffer): string {
+  return `sha256:${hash("sha256", bytes)}`;
 }

@@ -26,6 +26,8 @@ export interface BodySource {
   open(call: Call): Promise<Readable>;
   /** Exact length in bytes when known. */
   readonly sizeBytes?: number;
+  /** All of it, where it is short and in memory already: who has that needs no stream. */
+  readonly bytes?: Buffer;
 }
 
 export interface StoredBlob {

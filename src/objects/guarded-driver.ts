@@ -3,6 +3,7 @@ import type { ObjectDriver } from "./driver.ts";
 import { withConcurrencyLimit } from "./guard/concurrency-limit.ts";
 import { withErrorContext } from "./guard/error-context.ts";
 import { createDriverMetrics, type DriverMetrics, withMetrics } from "./guard/metrics.ts";
+import { inPieces, inStreams } from "./guard/pieces.ts";
 import { withRetries } from "./guard/retries.ts";
 import { withStallTimeout } from "./guard/stall-timeout.ts";
 
@@ -33,7 +34,7 @@ export function guard(driver: ObjectDriver, options: GuardOptions = {}): Guarded
   const policy = options.retry ?? defaultRetryPolicy;
   const metrics = options.metrics ?? createDriverMetrics();
   const { clock } = policy;
-  const described = withErrorContext(driver);
+  const described = withErrorContext(inPieces(driver));
   const timed = withStallTimeout(described, { clock, stallMs: options.stallMs ?? 60_000 });
   const limited = withConcurrencyLimit(timed, {
     clock,
@@ -47,5 +48,5 @@ export function guard(driver: ObjectDriver, options: GuardOptions = {}): Guarded
       metrics.of[operation].retries++;
     },
   });
-  return { ...withMetrics(repeated, metrics), metrics };
+  return { ...inStreams(withMetrics(repeated, metrics)), metrics };
 }

@@ -1,15 +1,15 @@
 import { randomUUID } from "node:crypto";
 import { Readable } from "node:stream";
-// biome-ignore lint/plugin: reads verified bodies of at most `checkedFirstBytesMax`, which fail beyond their recorded size
-import { buffer } from "node:stream/consumers";
 import type { Database, Transaction } from "../db/index.ts";
 import { isCode, StowageError } from "../errors/index.ts";
 import { announce, type Call } from "../runtime/index.ts";
 import { type BackendSections, Backends, describeBackend } from "./backends.ts";
+import type { Codec } from "./codec.ts";
 import { Copies } from "./copies.ts";
 import { Digester } from "./digester.ts";
 import type { ObjectDriver, PhysicalKey } from "./driver.ts";
 import { formatHeader } from "./envelope.ts";
+import { readShort, readThrough } from "./location-reader.ts";
 import { createPhysicalKey } from "./physical-key.ts";
 import { reap } from "./reaper.ts";
 import { objectsByBackend, readBackends } from "./rows/backends.ts";
@@ -30,6 +30,7 @@ import {
 } from "./rows/locations.ts";
 import { type Reclaimable, reclaimable } from "./rows/reaper.ts";
 import type { ScrubOptions, ScrubReport } from "./scrub.ts";
+import { shortBytesMax } from "./short-bytes.ts";
 import type {
   Elsewhere,
   ObjectBody,
@@ -43,7 +44,7 @@ import type {
 } from "./store.ts";
 import { readUsage, type UsageReport } from "./usage.ts";
 import { verifiedContent, WrongBytes } from "./verified-body.ts";
-import { type Written, writtenBody } from "./written-body.ts";
+import { shortBytesOf, type Written, writtenBody, writtenBytes } from "./written-body.ts";
 
 export interface ObjectStoreOptions {
   readonly database: Database;
@@ -59,9 +60,6 @@ export interface ObjectStoreOptions {
   /** Nobody else has the store open, and nobody will for as long as it lives: no lease and no grace period is waited for. */
   readonly isAlone?: boolean;
 }
-
-/** Documents up to this size are checked before their first byte is handed on. */
-const checkedFirstBytesMax = 1024 * 1024;
 
 /** Opens the store and registers its backends; connects to one when it is needed. */
 export async function openObjectStore(
@@ -107,9 +105,14 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
     try {
       const { account, bucket, key } = ref;
       const installation = this.#backends.installation.id;
-      const { source, written } = writtenBody(body, this.#backends.compressionOf(backend), (codec) =>
-        formatHeader({ installation, location: locationId, account, bucket, key, codec }),
-      );
+      const compression = this.#backends.compressionOf(backend);
+      const header = (codec: Codec) =>
+        formatHeader({ installation, location: locationId, account, bucket, key, codec });
+      const short = await shortBytesOf(body, lease.call);
+      const { source, written } =
+        short === undefined
+          ? writtenBody(body, compression, header)
+          : await writtenBytes(short, body.isCompressed ?? false, compression, header);
       const stored = await driver.put(physicalKey, source, lease.call);
       announce("objects stored", { locationId });
       await prove(driver, physicalKey, stored, written(), lease.call);
@@ -138,7 +141,7 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
   async get(ref: ObjectRef, call: Call): Promise<{ readonly version: ObjectVersion; readonly body: Readable }> {
     const version = await this.#locate(ref);
     // Of a large one, what was handed on can't be taken back: once it is known to be damaged, its copies come first.
-    const isDamaged = version.damage !== undefined && version.contentBytes > checkedFirstBytesMax;
+    const isDamaged = version.damage !== undefined && version.contentBytes > shortBytesMax;
     const spared = isDamaged ? await this.#openCopy(version, version.damage, call) : undefined;
     if (spared !== undefined) return { version, body: spared };
     const failure = await this.#tryOpen(version, version, call);
@@ -296,37 +299,30 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
   async #open(version: ObjectVersion, at: Located, call: Call): Promise<Readable> {
     const backend = await this.#backends.of(at.backendId, call);
     const driver = await backend.driver(call);
-    const open = async (judge: (wrong: WrongBytes) => Promise<Error>) =>
-      verifiedContent(await driver.get(at.physicalKey, undefined, call), at, judge);
-    if (at.contentBytes > checkedFirstBytesMax) {
+    if (at.contentBytes > shortBytesMax) {
       // What was handed on can't be taken back, but whether it was read wrong or is damaged can be told.
-      return await open(async (wrong) => {
-        const again = await this.#inspect(driver, at, call);
+      return verifiedContent(await driver.get(at.physicalKey, undefined, call), at, async (wrong) => {
+        const again = await readThrough(driver, at, call);
         if (again !== undefined) return await this.#damaged(version, at, again, call);
         const details = { driver: driver.name, operation: "get", key: at.physicalKey };
         const reason = "wrong bytes were read, the right ones when they were read again";
         return new StowageError("BACKEND_FAILED", { ...details, reason }, { cause: wrong, hint: "run it again" });
       });
     }
+    const content = async () => {
+      const bytes = await readShort(driver, at, call);
+      return Readable.from(bytes.length === 0 ? [] : [bytes], { objectMode: false });
+    };
     try {
-      return Readable.from([await buffer(await open(async (wrong) => wrong))]);
+      return await content();
     } catch (error) {
       if (!(error instanceof WrongBytes)) throw error;
-      return Readable.from([await buffer(await open((wrong) => this.#damaged(version, at, wrong, call)))]);
     }
-  }
-
-  /** Reads a location through; what is wrong with it, if something is. */
-  async #inspect(driver: ObjectDriver, at: Located, call: Call): Promise<WrongBytes | undefined> {
     try {
-      const stored = await driver.get(at.physicalKey, undefined, call);
-      for await (const _ of verifiedContent(stored, at, async (wrong) => wrong)) {
-        // only read
-      }
-      return undefined;
+      return await content();
     } catch (error) {
-      if (error instanceof WrongBytes) return error;
-      throw error;
+      if (!(error instanceof WrongBytes)) throw error;
+      throw await this.#damaged(version, at, error, call);
     }
   }
 

@@ -6,6 +6,7 @@ import type { Backend } from "./backends.ts";
 import type { ObjectDriver, PhysicalKey } from "./driver.ts";
 import { eachAtOnce } from "./each-at-once.ts";
 import { readHeader } from "./envelope-reader.ts";
+import { readThrough } from "./location-reader.ts";
 import { findVersion, type Located, recordDamage } from "./rows/locations.ts";
 import {
   beginScrub,
@@ -24,7 +25,6 @@ import {
 } from "./rows/scrubs.ts";
 import { findPlaced, type PlacedRow } from "./rows/walk.ts";
 import type { ObjectRef, ObjectVersion } from "./store.ts";
-import { verifiedContent, WrongBytes } from "./verified-body.ts";
 import { type Placed, walk } from "./walk.ts";
 
 export interface ScrubOptions {
@@ -314,16 +314,10 @@ interface Trouble {
 /** Reads a location through and says what is wrong with it, if something is. */
 async function inspect(driver: ObjectDriver, at: Located, call: Call): Promise<Trouble | undefined> {
   try {
-    const stored = await driver.get(at.physicalKey, undefined, call);
-    for await (const _ of verifiedContent(stored, at, async (wrong) => wrong)) {
-      // only read
-    }
-    return undefined;
+    const wrong = await readThrough(driver, at, call);
+    return wrong && { kind: wrong.isTooShort ? "truncated" : "damaged", detail: wrong.actual };
   } catch (error) {
     throwIfAborted(call);
-    if (error instanceof WrongBytes) {
-      return { kind: error.isTooShort ? "truncated" : "damaged", detail: error.actual };
-    }
     if (isCode(error, "BACKEND_KEY_MISSING")) return { kind: "missing", detail: "its bytes are missing" };
     if (error instanceof StowageError) return { kind: "unreadable", detail: error.message };
     throw error;

@@ -1,6 +1,6 @@
 import { pipeline, type Readable, Transform, type TransformCallback } from "node:stream";
-import { type Codec, decoder } from "./codec.ts";
-import { Digester } from "./digester.ts";
+import { type Codec, decode, decoder } from "./codec.ts";
+import { Digester, digestOf } from "./digester.ts";
 import { headerLength, prefixBytes, trailerBytes } from "./envelope.ts";
 
 /** What was recorded of an object's bytes when they were written. */
@@ -41,6 +41,34 @@ export function verifiedContent(
   const stages = decode === undefined ? [stored, unwrap, verify] : [stored, unwrap, decode, verify];
   // The last stream carries the failure; its destruction goes up.
   return pipeline(stages, () => {}) as unknown as Transform;
+}
+
+/**
+ * The same of stored bytes that are in memory as a whole.
+ * @throws WrongBytes
+ */
+export async function verifiedBytes(stored: Buffer, recorded: Recorded): Promise<Buffer> {
+  const { codec, contentBytes, contentDigest } = recorded;
+  const content = await decode(codec, payloadOf(stored, recorded), contentBytes).catch((error: Error) => {
+    throw wrongBytesIn(error) ?? error;
+  });
+  const actual = digestOf(content);
+  if (actual !== contentDigest) throw new WrongBytes(actual);
+  return content;
+}
+
+/**
+ * What lies between header and trailer, all of it checked.
+ * @throws WrongBytes
+ */
+export function payloadOf(stored: Buffer, { storedBytes, storedDigest }: Recorded): Buffer {
+  if (stored.length > storedBytes) throw new WrongBytes(`more than ${storedBytes} stored bytes`);
+  if (stored.length < storedBytes) throw new WrongBytes(`${stored.length} of ${storedBytes} stored bytes`, true);
+  const length = headerLength(stored);
+  if (length === undefined) throw new WrongBytes("no header");
+  const actual = digestOf(stored);
+  if (actual !== storedDigest) throw new WrongBytes(`${actual} stored`);
+  return stored.subarray(prefixBytes + length, stored.length - trailerBytes);
 }
 
 /** Passes the payload on, digests everything. */

@@ -1,12 +1,13 @@
 import { addAbortSignal, pipeline, Readable, Transform, type TransformCallback } from "node:stream";
 import type { Compression } from "../config/index.ts";
 import type { Call } from "../runtime/index.ts";
-import { type Codec, encoder } from "./codec.ts";
-import { Digester } from "./digester.ts";
+import { type Codec, encode, encoder } from "./codec.ts";
+import { Digester, digestOf } from "./digester.ts";
 import type { BodySource } from "./driver.ts";
 import { formatTrailer, trailerBytes } from "./envelope.ts";
+import { collect, shortBytesMax } from "./short-bytes.ts";
 import type { ObjectBody } from "./store.ts";
-import { type Recorded, Unwrap } from "./verified-body.ts";
+import { payloadOf, type Recorded, Unwrap } from "./verified-body.ts";
 
 /** What was written: of the content, and of the bytes that are stored for it. */
 export type Written = Recorded;
@@ -41,8 +42,8 @@ export function writtenBody(
       contentBytes: digester.bytes,
     }));
     written = () => ({ codec, ...envelop.written() });
-    const encode = encoder(codec);
-    const stages = encode === undefined ? [content, count, envelop] : [content, count, encode, envelop];
+    const compress = encoder(codec);
+    const stages = compress === undefined ? [content, count, envelop] : [content, count, compress, envelop];
     // The last stream carries the failure; its destruction goes up.
     return pipeline(stages, () => {}) as unknown as Transform;
   };
@@ -50,6 +51,18 @@ export function writtenBody(
   const sizeBytes =
     codec === "none" && body.sizeBytes !== undefined ? header(codec).length + body.sizeBytes + trailerBytes : undefined;
   return { source: sizeBytes === undefined ? { open } : { open, sizeBytes }, written: () => lastOf(written) };
+}
+
+/** The same for content that is in memory as a whole: nothing of it needs a stream. */
+export async function writtenBytes(
+  content: Buffer,
+  isCompressed: boolean,
+  compression: Compression,
+  header: (codec: Codec) => Buffer,
+): Promise<{ readonly source: BodySource; written(): Written }> {
+  const codec = knownCodec({ sizeBytes: content.length, isCompressed }, compression) ?? "none";
+  const recorded = { codec, contentDigest: digestOf(content), contentBytes: content.length };
+  return enveloped(header(codec), await encode(codec, content), recorded);
 }
 
 /**
@@ -72,6 +85,44 @@ export function rewrittenBody(
   };
   const sizeBytes = recorded.storedBytes - oldHeaderBytes + header.length;
   return { source: { open, sizeBytes }, written: () => lastOf(written) };
+}
+
+/**
+ * The same of stored bytes that are in memory as a whole.
+ * @throws WrongBytes
+ */
+export function rewrittenBytes(
+  stored: Buffer,
+  recorded: Recorded,
+  header: Buffer,
+): { readonly source: BodySource; written(): Written } {
+  return enveloped(header, payloadOf(stored, recorded), recorded);
+}
+
+function enveloped(
+  header: Buffer,
+  payload: Buffer,
+  { codec, contentDigest, contentBytes }: Pick<Recorded, "codec" | "contentDigest" | "contentBytes">,
+): { readonly source: BodySource; written(): Written } {
+  const trailer = formatTrailer({ contentDigest, contentBytes, payloadBytes: payload.length });
+  const bytes = Buffer.concat([header, payload, trailer]);
+  const written = { codec, contentDigest, contentBytes, storedDigest: digestOf(bytes), storedBytes: bytes.length };
+  return { source: inMemory(bytes), written: () => written };
+}
+
+/** A body that is in memory as a whole. */
+function inMemory(bytes: Buffer): BodySource {
+  return { open: async () => Readable.from([bytes], { objectMode: false }), sizeBytes: bytes.length, bytes };
+}
+
+/** All of a body that says it is short; `undefined` for one that is not, or has another length than it says. */
+export async function shortBytesOf(body: ObjectBody, call: Call): Promise<Buffer | undefined> {
+  if (body.bytes !== undefined) return body.bytes;
+  const { sizeBytes } = body;
+  if (sizeBytes === undefined || sizeBytes > shortBytesMax) return undefined;
+  // A body that has stalled must not outlive its call.
+  const bytes = await collect(addAbortSignal(call.signal, await body.open(call)), sizeBytes);
+  return bytes.length === sizeBytes ? bytes : undefined;
 }
 
 function lastOf(written: (() => Written) | undefined): Written {
@@ -116,7 +167,10 @@ class Envelop extends Transform {
 }
 
 /** The codec, where what is known of the body decides it. */
-function knownCodec({ sizeBytes, isCompressed }: ObjectBody, compression: Compression): Codec | undefined {
+function knownCodec(
+  { sizeBytes, isCompressed }: Pick<ObjectBody, "sizeBytes" | "isCompressed">,
+  compression: Compression,
+): Codec | undefined {
   if (isCompressed || !compression.enabled) return "none";
   if (sizeBytes === undefined) return undefined;
   return sizeBytes > compression.minSizeKbytes * 1024 ? compression.algorithm : "none";

@@ -1,4 +1,3 @@
-import { setTimeout as delay } from "node:timers/promises";
 import type { Call } from "./call.ts";
 import { throwIfAborted } from "./call.ts";
 
@@ -11,13 +10,17 @@ export interface Clock {
 
 export const systemClock: Clock = {
   now: () => new Date(),
+  // Not the promise of `node:timers/promises`: it makes an error for each wait that is aborted, and most waits for a silent backend are.
   async sleep(ms, call) {
     throwIfAborted(call);
-    try {
-      await delay(ms, undefined, { signal: call.signal });
-    } catch (error) {
-      throwIfAborted(call);
-      throw error;
-    }
+    const { signal } = call;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, ms);
+    const wake = () => resolve();
+    signal.addEventListener("abort", wake, { once: true });
+    await promise;
+    clearTimeout(timer);
+    signal.removeEventListener("abort", wake);
+    throwIfAborted(call);
   },
 };

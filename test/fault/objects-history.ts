@@ -24,5 +24,6 @@ export const visibleAfter: readonly (readonly [operation: string, version: numbe
   ["put 3", 3],
   ["retire", 0],
   ["reap 2", 0],
+  ["reap 3", 0],
   ["put 4", 4],
 ];

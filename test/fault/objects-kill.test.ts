@@ -25,7 +25,8 @@ const steps = [
   ...[...put, acknowledged],
   ...["objects retired", acknowledged],
   // Version 2, which version 3 has replaced, and version 3.
-  ...["objects deleting", "objects deleted", "objects forgotten", "objects deleted", "objects forgotten", acknowledged],
+  ...[...reap, acknowledged],
+  ...[...reap, acknowledged],
   ...[...put, acknowledged],
 ];
 

@@ -1,6 +1,5 @@
 import { type Call, type Clock, createCall, throwIfAborted } from "../../runtime/index.ts";
-import type { ObjectDriver } from "../driver.ts";
-import { forward, PieceReader, reopened, streamOf } from "./pieces.ts";
+import { forward, type PieceDriver, reopened } from "./pieces.ts";
 
 export interface LimitOptions {
   readonly clock: Clock;
@@ -18,7 +17,7 @@ export interface LimitOptions {
  * on at once, without queueing, when its caller is back. Whoever holds a place and does not lend it waits for the backend only, which ends (see the
  * stall timeout): there is no circle. The price: as many operations may be at work beyond the limit as were idle.
  */
-export function withConcurrencyLimit(driver: ObjectDriver, options: LimitOptions): ObjectDriver {
+export function withConcurrencyLimit(driver: PieceDriver, options: LimitOptions): PieceDriver {
   const places = new Places(options);
   const whole = async <T>(call: Call, work: (place: Place) => Promise<T>): Promise<T> => {
     const place = await places.take(call);
@@ -35,33 +34,30 @@ export function withConcurrencyLimit(driver: ObjectDriver, options: LimitOptions
     put: (key, body, call) =>
       whole(call, async (place) => {
         const open = async (under: Call) => {
-          const reader = new PieceReader(await place.waitForCaller(() => body.open(under)));
-          return streamOf(
-            () => place.waitForCaller(() => reader.next()),
-            () => reader.destroy(),
-          );
+          const pieces = await place.waitForCaller(() => body.open(under));
+          return { next: () => place.waitForCaller(() => pieces.next()), destroy: () => pieces.destroy() };
         };
         return await driver.put(key, reopened(body, open), call);
       }),
     async get(key, range, call) {
       const place = await places.take(call);
       try {
-        const reader = new PieceReader(await driver.get(key, range, call));
+        const pieces = await driver.get(key, range, call);
         place.idle();
-        return streamOf(
-          async () => {
+        return {
+          async next() {
             place.busy();
             try {
-              return await reader.next();
+              return await pieces.next();
             } finally {
               place.idle();
             }
           },
-          () => {
+          destroy() {
             place.release();
-            reader.destroy();
+            pieces.destroy();
           },
-        );
+        };
       } catch (error) {
         place.release();
         throw error;

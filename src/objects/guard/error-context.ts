@@ -1,15 +1,15 @@
 import { messageOf, StowageError } from "../../errors/index.ts";
 import type { Call } from "../../runtime/index.ts";
-import type { ObjectDriver, PhysicalKey } from "../driver.ts";
+import type { PhysicalKey } from "../driver.ts";
 import { abortReason } from "./abort-reason.ts";
-import { forward, PieceReader, streamOf } from "./pieces.ts";
+import { forward, type PieceDriver } from "./pieces.ts";
 import { trackBody } from "./tracked-body.ts";
 
 /**
  * Failures say which driver, operation and key they are about; what is no `StowageError` becomes `BACKEND_FAILED`, with the original as its cause.
  * Three kinds pass as they are: an aborted call's reason, a body's own failure, and codes that are not of the family `BACKEND`.
  */
-export function withErrorContext(driver: ObjectDriver): ObjectDriver {
+export function withErrorContext(driver: PieceDriver): PieceDriver {
   const describe = (error: unknown, operation: string, key: PhysicalKey | undefined, call: Call): unknown => {
     if (call.signal.aborted) return abortReason(call);
     const about = { driver: driver.name, operation, ...(key === undefined ? {} : { key }) };
@@ -44,11 +44,8 @@ export function withErrorContext(driver: ObjectDriver): ObjectDriver {
     },
     get: (key, range, call) =>
       about("get", key, call, async () => {
-        const reader = new PieceReader(await driver.get(key, range, call));
-        return streamOf(
-          () => about("get", key, call, () => reader.next()),
-          () => reader.destroy(),
-        );
+        const pieces = await driver.get(key, range, call);
+        return { next: () => about("get", key, call, () => pieces.next()), destroy: () => pieces.destroy() };
       }),
     delete: (key, call) => about("delete", key, call, () => driver.delete(key, call)),
     purge: (key, call) => about("purge", key, call, () => driver.purge(key, call)),

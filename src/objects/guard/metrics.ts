@@ -1,7 +1,6 @@
 import type { ErrorCode } from "../../errors/index.ts";
 import { isCode, toStowageError } from "../../errors/index.ts";
-import type { ObjectDriver } from "../driver.ts";
-import { forward, PieceReader, streamOf } from "./pieces.ts";
+import { forward, type PieceDriver } from "./pieces.ts";
 import { trackBody } from "./tracked-body.ts";
 
 export type DriverOperation = "capabilities" | "put" | "get" | "delete" | "purge" | "list";
@@ -43,7 +42,7 @@ export function createDriverMetrics(): DriverMetrics {
 }
 
 /** Counts what passes. */
-export function withMetrics(driver: ObjectDriver, metrics: DriverMetrics): ObjectDriver {
+export function withMetrics(driver: PieceDriver, metrics: DriverMetrics): PieceDriver {
   const counted = async <T>(operation: DriverOperation, work: () => Promise<T>): Promise<T> => {
     try {
       return await work();
@@ -72,16 +71,13 @@ export function withMetrics(driver: ObjectDriver, metrics: DriverMetrics): Objec
       }),
     get: (key, range, call) =>
       begun("get", async () => {
-        const reader = new PieceReader(await driver.get(key, range, call));
-        const pull = async () => {
-          const piece = await reader.next();
+        const pieces = await driver.get(key, range, call);
+        const next = async () => {
+          const piece = await pieces.next();
           metrics.bytesRead += piece?.length ?? 0;
           return piece;
         };
-        return streamOf(
-          () => counted("get", pull),
-          () => reader.destroy(),
-        );
+        return { next: () => counted("get", next), destroy: () => pieces.destroy() };
       }),
     delete: (key, call) => begun("delete", () => driver.delete(key, call)),
     purge: (key, call) => begun("purge", () => driver.purge(key, call)),

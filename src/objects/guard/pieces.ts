@@ -1,41 +1,113 @@
 import { Readable } from "node:stream";
-import type { BodySource, ObjectDriver } from "../driver.ts";
+import type { Call } from "../../runtime/index.ts";
+import type { BodySource, ObjectDriver, PhysicalKey, StoredBlob } from "../driver.ts";
 
-/** The pieces of a stream, each when it is asked for. */
-export class PieceReader {
-  readonly #stream: Readable;
-  readonly #iterator: AsyncIterator<Buffer>;
-
-  constructor(stream: Readable) {
-    this.#stream = stream;
-    // A failure is thrown by `next`; one that comes when nobody asks any more is nobody's.
-    stream.on("error", () => {});
-    this.#iterator = stream[Symbol.asyncIterator]();
-  }
-
+/** The bytes of a stream, piece by piece, each when it is asked for. One caller at a time. */
+export interface Pieces {
   /** `undefined` at the end. */
-  async next(): Promise<Buffer | undefined> {
-    const { done, value } = await this.#iterator.next();
-    return done ? undefined : value;
-  }
+  next(): Promise<Buffer | undefined>;
+  destroy(): void;
+}
 
-  destroy(): void {
-    this.#stream.destroy();
+/** A body whose pieces can be had again from the start. */
+export interface PieceSource {
+  open(call: Call): Promise<Pieces>;
+  readonly sizeBytes?: number;
+  /** It is one piece, which is in memory. */
+  readonly isOnePiece?: boolean;
+}
+
+/**
+ * A driver as the layers of the guard see it. Between them, bodies and what is read are pieces: a stream at each layer would cost more than the small
+ * documents that most objects are.
+ */
+export interface PieceDriver extends Omit<ObjectDriver, "put" | "get"> {
+  put(key: PhysicalKey, body: PieceSource, call: Call): Promise<StoredBlob>;
+  get(...parameters: Parameters<ObjectDriver["get"]>): Promise<Pieces>;
+}
+
+/** What is inside of the guard. */
+export function inPieces(driver: ObjectDriver): PieceDriver {
+  return {
+    ...forward(driver),
+    put: async (key, body, call) => await driver.put(key, await forDriver(body, call), call),
+    get: async (key, range, call) => piecesOf(await driver.get(key, range, call)),
+  };
+}
+
+/** What is outside of it. */
+export function inStreams(driver: PieceDriver): ObjectDriver {
+  return {
+    ...forward(driver),
+    put(key, body, call) {
+      const { bytes, sizeBytes } = body;
+      if (bytes !== undefined) {
+        return driver.put(key, { open: async () => onePiece(bytes), sizeBytes: bytes.length, isOnePiece: true }, call);
+      }
+      const open = async (under: Call) => piecesOf(await body.open(under));
+      return driver.put(key, sizeBytes === undefined ? { open } : { open, sizeBytes }, call);
+    },
+    get: async (key, range, call) => streamOf(await driver.get(key, range, call)),
+  };
+}
+
+async function forDriver(body: PieceSource, call: Call): Promise<BodySource> {
+  const { sizeBytes } = body;
+  if (!body.isOnePiece) {
+    const open = async (under: Call) => streamOf(await body.open(under));
+    return sizeBytes === undefined ? { open } : { open, sizeBytes };
+  }
+  const bytes = await wholeOf(await body.open(call));
+  return { open: async () => Readable.from([bytes], { objectMode: false }), sizeBytes: bytes.length, bytes };
+}
+
+async function wholeOf(pieces: Pieces): Promise<Buffer> {
+  try {
+    const bytes = (await pieces.next()) ?? Buffer.alloc(0);
+    await pieces.next();
+    return bytes;
+  } finally {
+    pieces.destroy();
   }
 }
 
+function onePiece(bytes: Buffer): Pieces {
+  let piece: Buffer | undefined = bytes.length === 0 ? undefined : bytes;
+  return {
+    async next() {
+      const next = piece;
+      piece = undefined;
+      return next;
+    },
+    destroy() {},
+  };
+}
+
+function piecesOf(stream: Readable): Pieces {
+  // A failure is thrown by `next`; one that comes when nobody asks any more is nobody's.
+  stream.on("error", () => {});
+  const iterator = stream[Symbol.asyncIterator]();
+  return {
+    async next() {
+      const { done, value } = await iterator.next();
+      return done ? undefined : value;
+    },
+    destroy: () => void stream.destroy(),
+  };
+}
+
 /** A stream that asks for a piece when its reader wants one, and holds no second one. */
-export function streamOf(pull: () => Promise<Buffer | undefined>, close: () => void): Readable {
+function streamOf(pieces: Pieces): Readable {
   const stream = new Readable({
     highWaterMark: 1,
     read() {
-      pull().then(
+      pieces.next().then(
         (piece) => stream.push(piece ?? null),
         (error: unknown) => stream.destroy(error instanceof Error ? error : new Error(String(error))),
       );
     },
     destroy(error, done) {
-      close();
+      pieces.destroy();
       done(error);
     },
   });
@@ -43,17 +115,15 @@ export function streamOf(pull: () => Promise<Buffer | undefined>, close: () => v
 }
 
 /** The body, opened in another way. */
-export function reopened({ sizeBytes }: BodySource, open: BodySource["open"]): BodySource {
-  return sizeBytes === undefined ? { open } : { open, sizeBytes };
+export function reopened(body: PieceSource, open: PieceSource["open"]): PieceSource {
+  return { ...body, open };
 }
 
-/** A driver that hands everything on, for wrappers to change what they care for. */
-export function forward(driver: ObjectDriver): ObjectDriver {
+/** What layers hand on that do not care for it. */
+export function forward(driver: Omit<ObjectDriver, "put" | "get">): Omit<ObjectDriver, "put" | "get"> {
   return {
     name: driver.name,
     capabilities: (call) => driver.capabilities(call),
-    put: (key, body, call) => driver.put(key, body, call),
-    get: (key, range, call) => driver.get(key, range, call),
     delete: (key, call) => driver.delete(key, call),
     purge: (key, call) => driver.purge(key, call),
     list: (after, call) => driver.list(after, call),

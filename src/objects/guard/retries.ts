@@ -1,10 +1,9 @@
 import { createHash } from "node:crypto";
-import { addAbortSignal, type Readable } from "node:stream";
 import { isCode } from "../../errors/index.ts";
 import { type Call, type RetryPolicy, retry } from "../../runtime/index.ts";
-import type { BodySource, ObjectDriver, PhysicalKey, StoredBlob } from "../driver.ts";
+import type { PhysicalKey, StoredBlob } from "../driver.ts";
 import type { DriverOperation } from "./metrics.ts";
-import { forward, PieceReader, streamOf } from "./pieces.ts";
+import { forward, type PieceDriver, type PieceSource, type Pieces } from "./pieces.ts";
 import { trackBody } from "./tracked-body.ts";
 
 export interface RetriesOptions {
@@ -22,7 +21,7 @@ export interface RetriesOptions {
  *   the same, the put has succeeded. A failure of the body itself is its opener's, and is not repeated here.
  * - `list`: goes on after the last key.
  */
-export function withRetries(driver: ObjectDriver, { policy, breaksMax, onRetry }: RetriesOptions): ObjectDriver {
+export function withRetries(driver: PieceDriver, { policy, breaksMax, onRetry }: RetriesOptions): PieceDriver {
   const repeated = async <T>(
     operation: DriverOperation,
     call: Call,
@@ -39,7 +38,7 @@ export function withRetries(driver: ObjectDriver, { policy, breaksMax, onRetry }
     }
   };
 
-  const repeating: ObjectDriver = {
+  const repeating: PieceDriver = {
     ...forward(driver),
     capabilities: (call) => repeated("capabilities", call, () => driver.capabilities(call)),
     delete: (key, call) => repeated("delete", call, () => driver.delete(key, call)),
@@ -69,34 +68,37 @@ export function withRetries(driver: ObjectDriver, { policy, breaksMax, onRetry }
       let breaks = 0;
       const open = async () => {
         const rest = received === 0 ? range : { first: start + received, last: range?.last ?? Number.MAX_SAFE_INTEGER };
-        return new PieceReader(await driver.get(key, rest, call));
+        return await driver.get(key, rest, call);
       };
-      let reader: PieceReader | undefined = await repeated("get", call, open);
+      let pieces: Pieces | undefined = await repeated("get", call, open);
       let isClosed = false;
-      const pull = () =>
+      const next = () =>
         repeated("get", call, async () => {
-          if (reader === undefined) {
+          if (pieces === undefined) {
             // It broke between the last byte and the end. A range of nothing would be another one to some servers.
             if (range !== undefined && start + received > range.last) return undefined;
             const again = await open();
             if (isClosed) again.destroy();
-            reader = again;
+            pieces = again;
           }
           try {
-            const piece = await reader.next();
+            const piece = await pieces.next();
             received += piece?.length ?? 0;
             return piece;
           } catch (error) {
-            reader.destroy();
-            reader = undefined;
+            pieces.destroy();
+            pieces = undefined;
             if (isClosed || ++breaks > breaksMax) throw new Final(error);
             throw error;
           }
         });
-      return streamOf(pull, () => {
-        isClosed = true;
-        reader?.destroy();
-      });
+      return {
+        next,
+        destroy() {
+          isClosed = true;
+          pieces?.destroy();
+        },
+      };
     },
 
     async *list(after, call) {
@@ -137,23 +139,27 @@ class Final extends Error {
 
 /** What is stored under the key, if it is what the body has. */
 async function findSame(
-  driver: ObjectDriver,
+  driver: PieceDriver,
   key: PhysicalKey,
-  body: BodySource,
+  body: PieceSource,
   call: Call,
 ): Promise<StoredBlob | undefined> {
-  const wanted = await digestOf(addAbortSignal(call.signal, await body.open(call)));
+  const wanted = await digestOf(await body.open(call));
   const found = await digestOf(await driver.get(key, undefined, call));
   if (wanted.digest !== found.digest) return undefined;
   return { key, sizeBytes: found.sizeBytes, digest: found.digest };
 }
 
-async function digestOf(stream: Readable): Promise<{ readonly digest: string; readonly sizeBytes: number }> {
+async function digestOf(pieces: Pieces): Promise<{ readonly digest: string; readonly sizeBytes: number }> {
   const hash = createHash("sha256");
   let sizeBytes = 0;
-  for await (const piece of stream as AsyncIterable<Buffer>) {
-    hash.update(piece);
-    sizeBytes += piece.length;
+  try {
+    for (let piece = await pieces.next(); piece !== undefined; piece = await pieces.next()) {
+      hash.update(piece);
+      sizeBytes += piece.length;
+    }
+  } finally {
+    pieces.destroy();
   }
   return { digest: `sha256:${hash.digest("hex")}`, sizeBytes };
 }

@@ -1,8 +1,8 @@
 import { StowageError } from "../../errors/index.ts";
 import type { Call, Clock } from "../../runtime/index.ts";
-import type { ObjectDriver, PhysicalKey } from "../driver.ts";
+import type { PhysicalKey } from "../driver.ts";
 import { abortReason } from "./abort-reason.ts";
-import { forward, PieceReader, reopened, streamOf } from "./pieces.ts";
+import { forward, type PieceDriver, reopened } from "./pieces.ts";
 
 export interface StallOptions {
   readonly clock: Clock;
@@ -15,7 +15,7 @@ export interface StallOptions {
  * takes for what it was given, nor that of a body which is slow to come, and there is no limit on the whole. What the driver still does when it has
  * been given up is told to stop through its call; whether it does is not waited for.
  */
-export function withStallTimeout(driver: ObjectDriver, options: StallOptions): ObjectDriver {
+export function withStallTimeout(driver: PieceDriver, options: StallOptions): PieceDriver {
   const watch = (operation: string, key: PhysicalKey | undefined, call: Call) =>
     new StallWatch(options, call, { driver: driver.name, operation, ...(key === undefined ? {} : { key }) });
   const whole = async <T>(watched: StallWatch, work: (call: Call) => Promise<T>): Promise<T> => {
@@ -33,17 +33,8 @@ export function withStallTimeout(driver: ObjectDriver, options: StallOptions): O
     async put(key, body, call) {
       const watched = watch("put", key, call);
       const open = async (under: Call) => {
-        const reader = new PieceReader(await watched.waitForCaller(() => body.open(under)));
-        const stream = streamOf(
-          // Pieces that the driver has not taken yet are a reason to go on counting.
-          () =>
-            watched.waitForCaller(
-              () => reader.next(),
-              () => stream.readableLength === 0,
-            ),
-          () => reader.destroy(),
-        );
-        return stream;
+        const pieces = await watched.waitForCaller(() => body.open(under));
+        return { next: () => watched.waitForCaller(() => pieces.next()), destroy: () => pieces.destroy() };
       };
       return await whole(watched, (under) => driver.put(key, reopened(body, open), under));
     },
@@ -51,18 +42,14 @@ export function withStallTimeout(driver: ObjectDriver, options: StallOptions): O
       const watched = watch("get", key, call);
       try {
         const opening = driver.get(key, range, watched.call);
-        const reader = new PieceReader(
-          await watched.wait(opening, (late) => {
-            late.on("error", () => {}).destroy();
-          }),
-        );
-        return streamOf(
-          () => watched.wait(reader.next()),
-          () => {
+        const pieces = await watched.wait(opening, (late) => late.destroy());
+        return {
+          next: () => watched.wait(pieces.next()),
+          destroy() {
             watched.end();
-            reader.destroy();
+            pieces.destroy();
           },
-        );
+        };
       } catch (error) {
         watched.end();
         throw error;
@@ -91,6 +78,9 @@ export function withStallTimeout(driver: ObjectDriver, options: StallOptions): O
   };
 }
 
+/** Why a watch stops: one reason for all of them, for an error that nobody sees is dear. */
+const over = new StowageError("INPUT_INTERRUPTED", {});
+
 /** So many ticks of silence are a stall. The clock is asked for durations only: it may jump. */
 const ticks = 4;
 
@@ -113,7 +103,6 @@ class StallWatch {
   #callersWaitedFor = 0;
   #isTicking = false;
   #fail: ((reason: unknown) => void) | undefined;
-  #isForCaller: () => boolean = () => true;
 
   constructor(options: StallOptions, call: Call, details: About) {
     this.#options = options;
@@ -151,10 +140,9 @@ class StallWatch {
   }
 
   /** Waits, within `wait`, for something that is not the backend's to give. */
-  async waitForCaller<T>(work: () => Promise<T>, isForCaller: () => boolean = () => true): Promise<T> {
+  async waitForCaller<T>(work: () => Promise<T>): Promise<T> {
     this.#progress++;
     this.#callersWaitedFor++;
-    this.#isForCaller = isForCaller;
     try {
       return await work();
     } finally {
@@ -165,7 +153,7 @@ class StallWatch {
 
   end(): void {
     this.#isWaiting = false;
-    this.#ended.abort();
+    this.#ended.abort(over);
   }
 
   /** Runs while the backend is waited for, and a tick longer. */
@@ -181,7 +169,7 @@ class StallWatch {
       } catch {
         return; // ended
       }
-      const isSilent = this.#progress === seen && !(this.#callersWaitedFor > 0 && this.#isForCaller());
+      const isSilent = this.#progress === seen && this.#callersWaitedFor === 0;
       seen = this.#progress;
       silentTicks = isSilent ? silentTicks + 1 : 0;
       if (this.#isWaiting && silentTicks >= ticks) {

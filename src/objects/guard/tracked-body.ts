@@ -1,9 +1,8 @@
-import type { BodySource } from "../driver.ts";
-import { PieceReader, reopened, streamOf } from "./pieces.ts";
+import { type PieceSource, reopened } from "./pieces.ts";
 
 /** What happened to a body while a driver read it. */
 export interface BodyRecord {
-  readonly body: BodySource;
+  readonly body: PieceSource;
   /** The body's own failure: it is not the backend's, and is not tried again. */
   failure(): { readonly error: unknown } | undefined;
   /** Whether the body is longer or shorter than it said. */
@@ -11,7 +10,7 @@ export interface BodyRecord {
 }
 
 /** A body that remembers whether it was itself that failed. */
-export function trackBody(body: BodySource, onPiece: (bytes: number) => void = () => {}): BodyRecord {
+export function trackBody(body: PieceSource, onPiece: (bytes: number) => void = () => {}): BodyRecord {
   let failure: { readonly error: unknown } | undefined;
   let isWrongLength = false;
   const recorded = async <T>(work: () => Promise<T>, isAbandoned: () => boolean): Promise<T> => {
@@ -31,14 +30,13 @@ export function trackBody(body: BodySource, onPiece: (bytes: number) => void = (
       isWrongLength = false;
       let isClosed = false;
       let bytes = 0;
-      const stream = await recorded(
+      const pieces = await recorded(
         () => body.open(call),
         () => call.signal.aborted,
       );
-      const reader = new PieceReader(stream);
-      const pull = async () => {
+      const next = async () => {
         const piece = await recorded(
-          () => reader.next(),
+          () => pieces.next(),
           () => isClosed || call.signal.aborted,
         );
         bytes += piece?.length ?? 0;
@@ -47,10 +45,11 @@ export function trackBody(body: BodySource, onPiece: (bytes: number) => void = (
         if (piece !== undefined) onPiece(piece.length);
         return piece;
       };
-      return streamOf(pull, () => {
+      const destroy = () => {
         isClosed = true;
-        reader.destroy();
-      });
+        pieces.destroy();
+      };
+      return { next, destroy };
     }),
   };
 }

@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { hash } from "node:crypto";
 import { sql } from "kysely";
 import { type Database, sqlStateOf } from "../../../db/index.ts";
 import { StowageError } from "../../../errors/index.ts";
@@ -81,7 +81,7 @@ export class BlobWriter {
       if (received.length === 0) throw this.#failure("it was deleted while it was being written");
       const digests = new Map(received.map(({ position, digest }) => [position, digest]));
       for (const { position, bytes } of batch) {
-        const isSame = digests.get(position)?.equals(createHash("sha256").update(bytes).digest()) ?? false;
+        const isSame = digests.get(position)?.equals(hash("sha256", bytes, "buffer")) ?? false;
         if (!isSame) throw this.#failure(`chunk ${position} arrived damaged`);
       }
     }

@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { createHash, hash } from "node:crypto";
 import { addAbortSignal, Readable } from "node:stream";
 import { sql } from "kysely";
 import type { Database } from "../../../db/index.ts";
@@ -39,7 +39,8 @@ export class DatabaseDriver implements ObjectDriver {
     const writer = new BlobWriter(this.#database, key);
     try {
       throwIfAborted(call);
-      const hash = createHash("sha256");
+      if (body.bytes !== undefined) return await this.#putWhole(writer, key, body.bytes);
+      const hasher = createHash("sha256");
       const announced = body.sizeBytes ?? Number.POSITIVE_INFINITY;
       let sizeBytes = 0;
       // A body that has stalled must not outlive its call.
@@ -47,7 +48,7 @@ export class DatabaseDriver implements ObjectDriver {
       for await (const chunk of fixedChunks(stream, chunkBytes)) {
         sizeBytes += chunk.length;
         if (sizeBytes > announced) break;
-        hash.update(chunk);
+        hasher.update(chunk);
         await writer.add(chunk);
         throwIfAborted(call);
       }
@@ -56,12 +57,18 @@ export class DatabaseDriver implements ObjectDriver {
         throw new StowageError("BACKEND_FAILED", { driver: this.name, operation: "put", key, reason });
       }
       await writer.finish(sizeBytes);
-      return { key, sizeBytes, digest: `sha256:${hash.digest("hex")}` };
+      return { key, sizeBytes, digest: `sha256:${hasher.digest("hex")}` };
     } catch (error) {
       await writer.abandon();
       throwIfAborted(call);
       throw error;
     }
+  }
+
+  async #putWhole(writer: BlobWriter, key: PhysicalKey, bytes: Buffer): Promise<StoredBlob> {
+    for (let at = 0; at < bytes.length; at += chunkBytes) await writer.add(bytes.subarray(at, at + chunkBytes));
+    await writer.finish(bytes.length);
+    return { key, sizeBytes: bytes.length, digest: `sha256:${hash("sha256", bytes)}` };
   }
 
   async get(key: PhysicalKey, range: ByteRange | undefined, call: Call): Promise<Readable> {

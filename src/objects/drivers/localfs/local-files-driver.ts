@@ -78,8 +78,8 @@ class LocalFilesDriver implements ObjectDriver {
     const part = await this.#createPart(key);
     try {
       // A body that has stalled must not outlive its call.
-      const stream = addAbortSignal(call.signal, await body.open(call));
-      const sizeBytes = await part.write(stream, body.sizeBytes, () => throwIfAborted(call));
+      const pieces = body.bytes ? [body.bytes] : addAbortSignal(call.signal, await body.open(call));
+      const sizeBytes = await part.write(pieces, body.sizeBytes, () => throwIfAborted(call));
       await part.finish(this.#options);
       announce("localfs synced", { key });
       throwIfAborted(call);

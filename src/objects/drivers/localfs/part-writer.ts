@@ -1,5 +1,4 @@
 import { constants } from "node:fs";
-import type { Readable } from "node:stream";
 import { StowageError } from "../../../errors/index.ts";
 import type { PhysicalKey } from "../../driver.ts";
 import type { FileCalls, OpenFile } from "./file-calls.ts";
@@ -42,9 +41,13 @@ export class PartWriter {
   }
 
   /** Writes the whole body. Returns its length. */
-  async write(body: Readable, announcedBytes: number | undefined, check: () => void): Promise<number> {
+  async write(
+    body: AsyncIterable<Buffer> | Iterable<Buffer>,
+    announcedBytes: number | undefined,
+    check: () => void,
+  ): Promise<number> {
     let sizeBytes = 0;
-    for await (const piece of body as AsyncIterable<Buffer>) {
+    for await (const piece of body) {
       sizeBytes += piece.length;
       if (sizeBytes > (announcedBytes ?? Number.POSITIVE_INFINITY)) break;
       this.#gathered.push(piece);

@@ -1,12 +1,11 @@
 import { createHash, type Hash } from "node:crypto";
-import { PutObjectCommand } from "@aws-sdk/client-s3";
 import { StowageError } from "../../../errors/index.ts";
 import type { Call } from "../../../runtime/index.ts";
 import type { BodySource, PhysicalKey, StoredBlob } from "../../driver.ts";
 import { checkObjectSize, partBytesAt } from "./part-buffers.ts";
-import { objectOf, requestFor, sha256, withContentDigest } from "./requests.ts";
 import { Upload } from "./upload.ts";
-import { findBlob, mayBeThere, storageParameters, type Workshop } from "./workshop.ts";
+import { putWhole } from "./whole-put.ts";
+import type { Workshop } from "./workshop.ts";
 
 /** Begins small: most bodies are. One that is larger gets a whole part's buffer, so that little is copied twice. */
 const firstBytes = 256 * 1024;
@@ -58,7 +57,9 @@ export class BlobWriter {
   /** Sends the rest and makes the blob visible. */
   async finish(): Promise<StoredBlob> {
     if (this.#sizeBytes !== undefined && this.#total !== this.#sizeBytes) throw this.#wrongSize();
-    if (this.#upload === undefined) return await this.#putWhole(this.#buffer.subarray(0, this.#filled));
+    if (this.#upload === undefined) {
+      return await putWhole(this.#shop, this.#key, this.#buffer.subarray(0, this.#filled), this.#call);
+    }
     this.#send(this.#upload);
     const { digestIsProven } = await this.#upload.complete(this.#total);
     const whole = this.#whole;
@@ -106,41 +107,6 @@ export class BlobWriter {
     upload.send(this.#buffer, bytes);
     this.#buffer = Buffer.alloc(0);
     this.#filled = 0;
-  }
-
-  async #putWhole(bytes: Buffer): Promise<StoredBlob> {
-    const { connection } = this.#shop;
-    const { bucket, prefix } = connection.configuration;
-    const object = objectOf(prefix, this.#key);
-    const traits = await this.#shop.objects(this.#call);
-    const digest = sha256(bytes);
-    const parameters = {
-      Bucket: bucket,
-      Key: object,
-      Body: bytes,
-      ContentLength: bytes.length,
-      ...(traits.verifiesChecksum ? { ChecksumSHA256: digest.toString("base64") } : {}),
-      ...(traits.refusesOverwrite ? { IfNoneMatch: "*" } : {}),
-      ...storageParameters(connection.configuration),
-    };
-    try {
-      await connection.send(
-        (client, options) => client.send(withContentDigest(new PutObjectCommand(parameters), digest), options),
-        requestFor("put", object, this.#key),
-        this.#call,
-        { bodyBytes: bytes.length },
-      );
-    } catch (error) {
-      if (!mayBeThere(error)) throw error;
-      const found = await findBlob(connection, this.#key, this.#call);
-      if (found === undefined) throw error;
-      const md5 = () => createHash("md5").update(bytes).digest("hex");
-      if (!found.isSame(bytes.length, digest.toString("base64"), md5)) {
-        throw new StowageError("BACKEND_KEY_EXISTS", { driver: "s3", key: this.#key }, { cause: error });
-      }
-    }
-    const proven = traits.verifiesChecksum ? { digest: `sha256:${digest.toString("hex")}` } : {};
-    return { key: this.#key, sizeBytes: bytes.length, ...proven };
   }
 
   #wrongSize(): StowageError {

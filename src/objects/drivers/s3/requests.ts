@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { hash } from "node:crypto";
 import type { PhysicalKey } from "../../driver.ts";
 import type { Request } from "./failures.ts";
 
@@ -34,7 +34,7 @@ export function keyOf(prefix: string, object: string): PhysicalKey | undefined {
 }
 
 export function sha256(bytes: Buffer): Buffer {
-  return createHash("sha256").update(bytes).digest();
+  return hash("sha256", bytes, "buffer");
 }
 
 const fanOuts = Array.from({ length: 256 }, (_, index) => index.toString(16).padStart(2, "0"));

@@ -16,6 +16,7 @@ import { objectBytesMax, PartBuffers } from "./part-buffers.ts";
 import { keyOf, markerAfter, objectOf, requestFor } from "./requests.ts";
 import { type Extract, ResponseBody } from "./response-body.ts";
 import { probeObjects, probeUploads, type ServerTraits } from "./server-traits.ts";
+import { putWhole } from "./whole-put.ts";
 import type { Workshop } from "./workshop.ts";
 
 /** Swift behind S3's protocol shows an object in listings when it gets to it; nobody says how long others take. */
@@ -63,6 +64,7 @@ export class S3Driver implements ObjectDriver {
 
   async put(key: PhysicalKey, body: BodySource, call: Call): Promise<StoredBlob> {
     throwIfAborted(call);
+    if (body.bytes !== undefined) return await putWhole(this.#shop, key, body.bytes, call);
     const writer = new BlobWriter(this.#shop, key, body, call);
     try {
       // A body that has stalled must not outlive its call.
