@@ -1,10 +1,10 @@
 import type { BigIntStats, Dirent } from "node:fs";
-import { chmod, type FileHandle, lstat, mkdir, open, opendir, rename, rmdir, unlink } from "node:fs/promises";
+import { chmod, type FileHandle, lstat, mkdir, open, opendir, rename, statfs, unlink } from "node:fs/promises";
 
 /** What of a file's status the cache looks at. */
 export type FileStatus = Pick<
   BigIntStats,
-  "dev" | "ino" | "uid" | "nlink" | "size" | "blocks" | "mtimeMs" | "isFile" | "isDirectory"
+  "uid" | "mode" | "nlink" | "size" | "blocks" | "mtimeMs" | "isFile" | "isDirectory"
 >;
 
 /** An open file. */
@@ -15,6 +15,7 @@ export interface CacheFile {
   write(bytes: Buffer, position: number): Promise<number>;
   /** May read less than there is room for; 0 at the end. */
   read(into: Buffer, position: number): Promise<number>;
+  truncate(size: number): Promise<void>;
   status(): Promise<FileStatus>;
   close(): Promise<void>;
 }
@@ -22,15 +23,16 @@ export interface CacheFile {
 /** All that the cache asks of the file system but for its index, so that tests can put a failing disk in its place. Failures are `ErrnoException`s. */
 export interface CacheFiles {
   open(path: string, flags: number, mode?: number): Promise<CacheFile>;
-  mkdir(path: string, mode: number): Promise<void>;
+  mkdir(path: string, mode: number, parents?: "with parents"): Promise<void>;
   chmod(path: string, mode: number): Promise<void>;
   rename(from: string, to: string): Promise<void>;
   unlink(path: string): Promise<void>;
-  rmdir(path: string): Promise<void>;
   /** Of a symbolic link itself. */
   linkStatus(path: string): Promise<FileStatus>;
   /** What is in a directory, in no order. */
-  list(path: string): AsyncIterable<Pick<Dirent, "name" | "isDirectory">>;
+  list(path: string): AsyncIterable<Pick<Dirent, "name">>;
+  /** In what units the file system of a path hands out room. */
+  blockBytes(path: string): Promise<number>;
 }
 
 class RealFile implements CacheFile {
@@ -50,6 +52,10 @@ class RealFile implements CacheFile {
     return (await this.#handle.read(into, 0, into.length, position)).bytesRead;
   }
 
+  truncate(size: number): Promise<void> {
+    return this.#handle.truncate(size);
+  }
+
   status(): Promise<FileStatus> {
     return this.#handle.stat({ bigint: true });
   }
@@ -61,15 +67,18 @@ class RealFile implements CacheFile {
 
 export const realCacheFiles: CacheFiles = {
   open: async (path, flags, mode) => new RealFile(await open(path, flags, mode)),
-  async mkdir(path, mode) {
-    await mkdir(path, { mode, recursive: true });
+  async mkdir(path, mode, parents) {
+    await mkdir(path, { mode, recursive: parents !== undefined });
   },
   chmod,
   rename,
   unlink,
-  rmdir,
   linkStatus: (path) => lstat(path, { bigint: true }),
   async *list(path) {
     yield* await opendir(path);
+  },
+  async blockBytes(path) {
+    // What a network file system names here is the size of its requests.
+    return Math.min(Math.max((await statfs(path)).bsize, 4096), 64 * 1024);
   },
 };

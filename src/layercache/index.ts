@@ -5,9 +5,7 @@
  * nothing is served that its requester may not read at the source; an entry whose bytes are wrong is dropped and fetched again; trouble with the disk
  * never fails an analysis.
  */
-import type { Call } from "../runtime/index.ts";
-import type { LayerCache, LayerCacheOptions } from "./types.ts";
-
+export { openLayerCache } from "./layer-cache.ts";
 export type {
   CachedLayers,
   CacheEntry,
@@ -17,6 +15,3 @@ export type {
   LayerCache,
   LayerCacheOptions,
 } from "./types.ts";
-
-/** Opens the cache. Never fails for trouble with the disk: then the cache passes everything through, and `options.tell` is told. */
-export declare function openLayerCache(options: LayerCacheOptions, call: Call): Promise<LayerCache>;
