@@ -4,6 +4,7 @@ import { sqliteCodeOf } from "./trouble.ts";
 
 const SQLITE_BUSY = 5;
 const SQLITE_CANTOPEN = 14;
+const sharing = "begin; select count(*) from sqlite_schema";
 
 export type Sqlite = typeof import("node:sqlite");
 
@@ -24,8 +25,7 @@ export function tryLock({ DatabaseSync }: Sqlite, path: string, mode: "shared" |
   refuseLink(path);
   const file = new DatabaseSync(path, { timeout: 0 });
   // An exclusive transaction begins to make a database of an empty file, and would note that in a journal.
-  file.exec("pragma journal_mode = memory");
-  return attempt(file, mode === "exclusive" ? "begin exclusive" : "begin; select count(*) from sqlite_schema");
+  return attempt(file, mode === "exclusive" ? "pragma journal_mode = memory; begin exclusive" : sharing);
 }
 
 /** Whether somebody holds the lock exclusively. A file that is not there is nobody's. */
@@ -38,7 +38,7 @@ export function isLocked({ DatabaseSync }: Sqlite, path: string): boolean {
     if (primaryCodeOf(error) === SQLITE_CANTOPEN) return false;
     throw error;
   }
-  const lock = attempt(file, "begin; select count(*) from sqlite_schema");
+  const lock = attempt(file, sharing);
   lock?.[Symbol.dispose]();
   return lock === undefined;
 }

@@ -6,7 +6,7 @@
  * Nothing of an image is written under a name that it chose, no link is followed out of a layout, no `urls` of a descriptor are asked,
  * credentials go only to the host that they belong to, and every answer is bounded in size and time.
  */
-export { digestAlgorithm, parseDigest } from "./digest.ts";
+export { digestAlgorithm, digestHex, parseDigest } from "./digest.ts";
 export { formatPlatform, parsePlatform } from "./platform.ts";
 export { parseReference, type Reference } from "./reference.ts";
 export { listTags, openSource } from "./source.ts";
