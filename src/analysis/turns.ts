@@ -68,6 +68,11 @@ export class Budget {
 export class Turns {
   readonly #things = new Map<string, Budget>();
 
+  /** Things that somebody has or wants. */
+  get size(): number {
+    return this.#things.size;
+  }
+
   /** Waits until nobody has the thing; the turn ends when the result is disposed of. */
   async take(name: string, call: Call): Promise<Disposable> {
     const thing = this.#things.get(name) ?? new Budget(1);

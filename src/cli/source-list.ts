@@ -9,7 +9,7 @@ const lineLengthMax = 8 * 1024;
 
 /**
  * Reads the sources that a file names, or standard input where `file` is `-`: see {@link parseSourceList}.
- * @param linesMax sources
+ * @param sourcesMax how many there may be
  * @throws StowageError `INPUT_INVALID`, `LIMIT_EXCEEDED`
  */
 export async function readSourceList(

@@ -19,12 +19,14 @@ export interface CommandOptions {
   readonly env?: NodeJS.ProcessEnv;
   /** What is run instead of the checkout's own source. */
   readonly program?: readonly string[];
+  /** What stands in its standard input; left out: nothing. */
+  readonly input?: string;
 }
 
-/** Starts a command; its standard input is empty. */
+/** Starts a command. */
 export function startStowage(arguments_: readonly string[], options: CommandOptions = {}): ChildProcess {
   const program = options.program ?? [join(root, "src/cli/main.ts")];
-  return spawn(process.execPath, [...program, ...arguments_], {
+  const child = spawn(process.execPath, [...program, ...arguments_], {
     // Nothing of the developer's own settings, credentials or data gets in.
     env: {
       PATH: process.env.PATH,
@@ -33,8 +35,10 @@ export function startStowage(arguments_: readonly string[], options: CommandOpti
       NODE_COMPILE_CACHE: process.env.NODE_COMPILE_CACHE,
       ...options.env,
     },
-    stdio: ["ignore", "pipe", "pipe"],
+    stdio: [options.input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
   });
+  child.stdin?.end(options.input);
+  return child;
 }
 
 export async function ended(child: ChildProcess): Promise<Ended> {
