@@ -4,7 +4,7 @@ import { layerRef, markLayerFound } from "../images/index.ts";
 import { type ExpectedLayer, type LayerDocument, readSpill } from "../layer/index.ts";
 import type { ObjectStore } from "../objects/index.ts";
 import type { ImageLayer, LayerSource } from "../oci/index.ts";
-import { announce, type Call, type Progress, type ProgressTask } from "../runtime/index.ts";
+import { announce, type Call, type Progress, type ProgressTask, throwIfAborted } from "../runtime/index.ts";
 import type { AnalyzedLayer, LayerPool } from "./layer-pool.ts";
 import { forgetIfDamaged, lockLayer } from "./lost-documents.ts";
 import type { LayerReport } from "./report.ts";
@@ -200,14 +200,15 @@ export class Layers {
     const { descriptor, diffId, compression } = layer;
     const expected: ExpectedLayer = { blobDigest: descriptor.digest, blobBytes: descriptor.size, diffId, compression };
     using opened = new DisposableStack();
+    const blob = { openFile: () => source.openFile(descriptor, call), open: () => source.open(descriptor, call) };
+    const analyze = () => this.#pool.analyze(expected, this.#fingerprint, blob, onBytes, call);
     const analyzed = opened.use(
-      await this.#pool.analyze(
-        expected,
-        this.#fingerprint,
-        { openFile: () => source.openFile(descriptor, call), open: () => source.open(descriptor, call) },
-        onBytes,
-        call,
-      ),
+      await analyze().catch(async (error: unknown) => {
+        throwIfAborted(call);
+        // Whatever failed, the fault may be of the bytes that a cache has kept; then it forgets them, and there are others.
+        if (!(await source.recheck(descriptor, call))) throw error;
+        return await analyze();
+      }),
     );
     if (analyzed.facts.diffId !== diffId) {
       throw new StowageError("INTERNAL_FAILURE", { reason: "a document of another layer" });
