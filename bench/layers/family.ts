@@ -49,25 +49,25 @@ export async function benchFamily(report: Report, { family, references, registry
   const [, ...laterWarm] = warm;
   if (firstCold === undefined) throw new Error("the family has no image");
   const each = { cold: mean(laterCold), warm: mean(laterWarm), together: less(all, firstCold, laterCold.length) };
-  const row = (name: string, { bytes, cpuMs, wallMs }: Cost) => [
+  const row = (name: string, { bytes, cpuMs }: Cost, wall: string) => [
     name,
     megabytes(bytes),
     ratio(each.cold.bytes / bytes),
     seconds(cpuMs),
     ratio(each.cold.cpuMs / cpuMs),
-    seconds(wallMs),
+    wall,
   ];
   report.table([
     ["from the second image on, mean", "pulled", "less", "CPU", "less", "wall"],
-    row("each cold, in a data directory of its own", each.cold),
-    row("the ones before known, a process for each", each.warm),
-    row("all in one process", each.together),
+    row("each cold, in a data directory of its own", each.cold, seconds(each.cold.wallMs)),
+    row("the ones before known, a process for each", each.warm, seconds(each.warm.wallMs)),
+    row("all in one process", each.together, "–"),
   ]);
   report.list([
     `the first, cold: ${megabytes(firstCold.bytes)}, ${seconds(firstCold.cpuMs)} CPU, ${seconds(firstCold.wallMs)}`,
     "pulled: bodies of the registry's answers, from its access log; no layer cache",
     "CPU: the whole command with its database, which is made before; the registry's is not counted",
-    "all in one process: what all took, less what the first takes alone, by the number of the others",
+    `all in one process: what all took, less what the first takes alone, by the number of the others; wall of all ${seconds(all.wallMs)}`,
   ]);
   for (const [name, { bytes, cpuMs }, same] of [
     ["a process for each", each.warm, alike],
@@ -87,6 +87,7 @@ function mean(costs: readonly Cost[]): Cost {
   return { bytes: of("bytes"), cpuMs: of("cpuMs"), wallMs: of("wallMs") };
 }
 
+/** The walls of images that are under way at once can't be told apart: that figure means nothing. */
 function less(all: Cost, first: Cost, others: number): Cost {
   const of = (name: keyof Cost) => (all[name] - first[name]) / others;
   return { bytes: of("bytes"), cpuMs: of("cpuMs"), wallMs: of("wallMs") };

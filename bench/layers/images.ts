@@ -15,6 +15,7 @@ export interface Family {
 
 const familyLayout = "family-large";
 const familyImages = 20;
+const poolBytesMax = 1024 * 1024;
 
 /**
  * The family on the large image, as `bench/README.md` says to build it; where it is not there, one that is made here, on a base of 60 MB.
@@ -106,13 +107,17 @@ function nodeModules(packages: number): readonly TarEntry[] {
   }));
 }
 
-/** Half of a file's bytes can be compressed away; no two are alike. */
+/** Half of a file's bytes can be compressed away. What one file repeats of another lies further apart than a compressor looks. */
 function files(directory: string, count: number, sizeBytes: number, seed: string): readonly TarEntry[] {
-  const noise = bytesWithoutPattern(sizeBytes / 2, seed).toString("hex");
-  return Array.from({ length: count }, (_, index) => ({
-    path: `${directory}/${Math.floor(index / 100)}/file-${index}`,
-    content: `${seed} ${index}\n${noise.slice((index * 37) % 1000)}`,
-  }));
+  const poolBytes = Math.min(poolBytesMax, count * sizeBytes);
+  const pool = bytesWithoutPattern(poolBytes / 2, seed).toString("hex");
+  return Array.from({ length: count }, (_, index) => {
+    const at = (index * sizeBytes) % (poolBytes - sizeBytes + 1);
+    return {
+      path: `${directory}/${Math.floor(index / 100)}/file-${index}`,
+      content: `${seed} ${index}\n${pool.slice(at, at + sizeBytes)}`,
+    };
+  });
 }
 
 function bytesWithoutPattern(length: number, seed: string): Buffer {
