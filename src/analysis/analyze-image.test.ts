@@ -9,11 +9,12 @@ import { startTestDatabase, type TestDatabase } from "../../test/embedded-databa
 import { buildImage, buildIndex, writeLayout } from "../../test/images/builder.ts";
 import { sectionsOf } from "../../test/objects/sections.ts";
 import { defaultLimits, readEnvironment } from "../config/index.ts";
+import { StowageError } from "../errors/index.ts";
 import { Images, indexRef } from "../images/index.ts";
 import { DatabaseDriver } from "../objects/drivers/db/index.ts";
 import { type ObjectStore, openObjectStore } from "../objects/index.ts";
-import { openSource } from "../oci/index.ts";
-import { createCall, silentProgress as progress } from "../runtime/index.ts";
+import { type LayerSource, openSource } from "../oci/index.ts";
+import { type Call, createCall, onStep, silentProgress as progress } from "../runtime/index.ts";
 import { Analyzer, retireUnusedLayers } from "./index.ts";
 
 const call = createCall();
@@ -184,6 +185,60 @@ test("several analyses of one image at once, and deletions of it, leave it whole
   }
 });
 
+describe("images at once in one process", () => {
+  test("read a layer that they share once, and an image with two names once", async () => {
+    const store = await openStore();
+    await using analyzer = new Analyzer(opened.database, store, defaultLimits, tmpdir());
+    const read: unknown[] = [];
+    const stop = onStep(({ name, fields }) => {
+      if (name === "analysis layer read") read.push(fields.layerKey);
+    });
+    const reports = await Promise.all(["x", "other", "index", "x"].map((ref) => analyze(store, ref, analyzer)));
+    stop();
+    expect(read).toHaveLength(2);
+    expect(new Set(read).size).toBe(2);
+    // The other one has another configuration.
+    expect(reports.filter(({ wasKnown }) => !wasKnown)).toHaveLength(2);
+    for (const { digest } of reports) await expectFiles(store, digest);
+  });
+
+  test("go on with a layer that another one of them could not read", async () => {
+    const store = await openStore();
+    await using analyzer = new Analyzer(opened.database, store, defaultLimits, tmpdir());
+    const isAsked = Promise.withResolvers<void>();
+    const release = Promise.withResolvers<void>();
+    const failing = analyze(store, "x", analyzer, async () => {
+      isAsked.resolve();
+      await release.promise;
+      throw new StowageError("REGISTRY_UNREACHABLE", { host: "gone" });
+    });
+    await isAsked.promise;
+    const other = analyze(store, "other", analyzer);
+    release.resolve();
+    await expect(failing).rejects.toMatchObject({ code: "REGISTRY_UNREACHABLE" });
+    expect((await other).layers.map(({ outcome }) => outcome)).toEqual(["analyzed", "analyzed"]);
+  });
+
+  test("end at once when they are stopped, those that wait for a layer of another too", async () => {
+    const store = await openStore();
+    await using analyzer = new Analyzer(opened.database, store, defaultLimits, tmpdir());
+    const abort = new AbortController();
+    const isAsked = Promise.withResolvers<void>();
+    const stopped = createCall({ signal: abort.signal });
+    const never = async (_: unknown, under: Call) => {
+      isAsked.resolve();
+      await new Promise<void>((resolve) => under.signal.addEventListener("abort", () => resolve()));
+      throw new Error("aborted");
+    };
+    const analyses = ["x", "other", "index"].map((ref) => analyze(store, ref, analyzer, never, stopped));
+    await isAsked.promise;
+    abort.abort(new StowageError("INPUT_INTERRUPTED", { what: "test" }));
+    for (const outcome of await Promise.allSettled(analyses)) {
+      expect(outcome).toMatchObject({ status: "rejected", reason: { code: "INPUT_INTERRUPTED" } });
+    }
+  });
+});
+
 function openStore() {
   return openObjectStore({ database: opened.database, sections: sectionsOf(new DatabaseDriver(opened.database)) });
 }
@@ -201,13 +256,21 @@ function facesOf(store: ObjectStore): ObjectStore {
   };
 }
 
-async function analyze(store: ObjectStore, ref = "x") {
+async function analyze(
+  store: ObjectStore,
+  ref = "x",
+  shared?: Analyzer,
+  openFile?: LayerSource["openFile"],
+  under = call,
+) {
   const { credentials } = readEnvironment({});
   const options = { insecure: false, credentials, limits: defaultLimits, temporaryDirectory: tmpdir(), progress };
-  await using source = await openSource(`oci:${layout}:${ref}`, options, call);
-  await using analyzer = new Analyzer(opened.database, store, defaultLimits, tmpdir());
+  await using found = await openSource(`oci:${layout}:${ref}`, options, call);
+  const source = openFile === undefined ? found : { ...found, layers: { ...found.layers, openFile } };
+  await using own = shared ? undefined : new Analyzer(opened.database, store, defaultLimits, tmpdir());
+  const analyzer = (shared ?? own) as Analyzer;
   const name = { fullTag: "docker.io/library/x:1", registry: "docker.io", repository: "library/x", tag: "1" };
-  return await analyzer.analyze({ account, source, platform: undefined, nameFor: () => name, progress }, call);
+  return await analyzer.analyze({ account, source, platform: undefined, nameFor: () => name, progress }, under);
 }
 
 async function deleteImage(store: ObjectStore, digest: string): Promise<void> {
