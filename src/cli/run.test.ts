@@ -236,6 +236,8 @@ async function run(line: string, world: World = {}) {
 describe("documents", () => {
   it.each([
     ["analyze alpine", "analyze"],
+    ["analyze alpine debian", "analyze-several"],
+    ["analyze --all-tags alpine", "analyze-several"],
     ["image list", "image-list"],
     ["image get x", "image-get"],
     ["image content x os", "image-content-packages"],
@@ -454,7 +456,7 @@ describe("failures", () => {
     ["image lst", "unknown command 'lst'", "did you mean list?"],
     ["analyze x --platfrom y", "unknown option '--platfrom'", "did you mean --platform?"],
     ["analyze", "missing required argument 'SOURCE'", "add --help"],
-    ["image get a b", "too many arguments for 'analyze'", "add --help"],
+    ["image get a b", "too many arguments for 'get'", "add --help"],
     ["image content x foo", "Allowed choices are os, apk", "add --help"],
     ["image list -o yaml", "Allowed choices are table, json", "add --help"],
     ["image list --limit x=1", "no such limit", "limits are: manifestBytesMax"],
