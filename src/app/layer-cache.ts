@@ -1,5 +1,5 @@
 import { lstat } from "node:fs/promises";
-import { join } from "node:path";
+import { resolve } from "node:path";
 import type { LayerCacheUse } from "../analysis/index.ts";
 import type { LayerCache } from "../layercache/index.ts";
 import type { ImageSource } from "../oci/index.ts";
@@ -38,7 +38,7 @@ export async function findLayerCache(choice: LayerCacheChoice, call: Call): Prom
 }
 
 function directoryOf({ temporaryDirectory }: LayerCacheChoice): string {
-  return join(temporaryDirectory, directoryName);
+  return resolve(temporaryDirectory, directoryName);
 }
 
 async function isThere(path: string): Promise<boolean> {
