@@ -40,7 +40,7 @@ export class BlobStream extends Readable {
   /** Bytes handed out, and their CRC-32. */
   #count = 0;
   #crc = 0;
-  /** Left out once a range was wrong. */
+  /** Undefined where no range is asked for, or none any more. */
   #onPart: (() => void) | undefined;
   #etag: string | undefined;
 
