@@ -1,7 +1,7 @@
 import { lstat } from "node:fs/promises";
 import { resolve } from "node:path";
 import type { LayerCacheUse } from "../analysis/index.ts";
-import type { LayerCache } from "../layercache/index.ts";
+import type { CacheStats, LayerCache } from "../layercache/index.ts";
 import type { ImageSource } from "../oci/index.ts";
 import type { Call, Progress } from "../runtime/index.ts";
 import type { ApplicationOptions } from "./application.ts";
@@ -14,25 +14,38 @@ export interface FoundLayerCache extends AsyncDisposable {
   readonly directory: string;
   /** Whether analyses use it. */
   readonly isEnabled: boolean;
-  /** What the configuration lets it take up. */
+  /** What the configuration, or its default, lets it take up. */
   readonly bytesMax: number;
   /** `undefined` where the directory is not there. */
   readonly cache: LayerCache | undefined;
+  /** What it may take up now, by the word of all who use it; `undefined` where nobody has said anything. */
+  limitOf(stats: CacheStats): number | undefined;
 }
+
+/** More than any configuration says. */
+const withoutLimit = 2e15;
 
 /** The name under which operators know it. */
 const directoryName = "anchore_layercache";
 
-/** The layer cache where the configuration says it is, turned on or not; none is made. */
+/**
+ * The layer cache where the configuration says it is, turned on or not; none is made. A configuration that neither turns it on nor says how large it may
+ * be is not that of the analyses which fill it: looking at it must not make it smaller.
+ */
 export async function findLayerCache(choice: LayerCacheChoice, call: Call): Promise<FoundLayerCache> {
   const directory = directoryOf(choice);
-  const { enabled: isEnabled, bytesMax } = choice.configuration.layerCache;
-  const cache = (await isThere(directory)) ? await open(choice, (text) => call.log.warn(text), call) : undefined;
+  const { layerCache, values } = choice.configuration;
+  const { enabled: isEnabled, bytesMax } = layerCache;
+  const said = values.find(({ key }) => key === "services.analyzer.layer_cache_max_gigabytes");
+  const limit = isEnabled || said?.source.kind === "file" ? bytesMax : withoutLimit;
+  // What an analysis is told of, a command fails for.
+  const cache = (await isThere(directory)) ? await open(directory, limit, () => {}, call) : undefined;
   return {
     directory,
     isEnabled,
     bytesMax,
     cache,
+    limitOf: (stats) => (stats.bytesMax < withoutLimit ? stats.bytesMax : undefined),
     [Symbol.asyncDispose]: async () => await cache?.[Symbol.asyncDispose](),
   };
 }
@@ -51,11 +64,15 @@ async function isThere(path: string): Promise<boolean> {
   return true;
 }
 
-async function open(choice: LayerCacheChoice, tell: (text: string) => void, call: Call): Promise<LayerCache> {
+async function open(
+  directory: string,
+  bytesMax: number,
+  tell: (text: string) => void,
+  call: Call,
+): Promise<LayerCache> {
   // Loaded where one is wanted: it brings a database library.
   const { openLayerCache } = await import("../layercache/index.ts");
-  const { bytesMax } = choice.configuration.layerCache;
-  return await openLayerCache({ directory: directoryOf(choice), bytesMax, tell }, call);
+  return await openLayerCache({ directory, bytesMax, tell }, call);
 }
 
 /** A source of images that may stand behind a layer cache. */
@@ -101,7 +118,9 @@ export class SharedLayerCache implements AsyncDisposable {
   }
 
   #open(call: Call): Promise<LayerCache> {
-    this.#cache ??= open(this.#choice, (text) => this.#progress?.tell(text), call).catch((error: unknown) => {
+    const { bytesMax } = this.#choice.configuration.layerCache;
+    const tell = (text: string) => this.#progress?.tell(text);
+    this.#cache ??= open(directoryOf(this.#choice), bytesMax, tell, call).catch((error: unknown) => {
       // One analysis that was stopped meanwhile must not be the end of it for all.
       this.#cache = undefined;
       throw error;

@@ -19,7 +19,11 @@ export const cacheDocuments = {
       directory,
       isThere,
       isEnabled: z.boolean().describe("whether analyses use it: `layer_cache_enable`"),
-      bytesMax: bytes.describe("`layer_cache_max_gigabytes` in bytes"),
+      bytesMax: bytes
+        .optional()
+        .describe(
+          "`layer_cache_max_gigabytes` in bytes, the smallest of all processes that use it; missing where nobody has said it",
+        ),
       entries: count.describe("layers in the cache"),
       blobBytes: bytes.describe("their bytes"),
       bytesCounted: bytes.describe(

@@ -7,8 +7,10 @@ import { printable } from "../printable.ts";
 import { writeFields } from "../table.ts";
 
 /** What `cache stats` prints. */
-export interface CacheStatus extends CacheStats {
+export interface CacheStatus extends Omit<CacheStats, "bytesMax"> {
   readonly isThere: boolean;
+  /** `undefined` where nobody who uses it has said how large it may be. */
+  readonly bytesMax: number | undefined;
   /** Whether analyses use it. */
   readonly isEnabled: boolean;
 }
@@ -25,9 +27,10 @@ const nothing: Omit<CacheStats, "directory" | "bytesMax"> = {
 
 export async function cacheStats(context: Context): Promise<void> {
   await using found = await context.findLayerCache();
-  const { directory, isEnabled, bytesMax, cache } = found;
-  const stats = (await cache?.stats(context.call)) ?? { ...nothing, directory, bytesMax };
-  const status: CacheStatus = { ...stats, directory, isThere: cache !== undefined, isEnabled };
+  const { directory, isEnabled, cache } = found;
+  const stats = await cache?.stats(context.call);
+  const bytesMax = stats === undefined ? found.bytesMax : found.limitOf(stats);
+  const status: CacheStatus = { directory, isThere: cache !== undefined, isEnabled, ...(stats ?? nothing), bytesMax };
   if (context.format === "json") return await writeJson(context.output, status);
   if (cache === undefined) return await writeNoCache(context, found);
   await writeFields(
@@ -35,8 +38,8 @@ export async function cacheStats(context: Context): Promise<void> {
     [
       ["directory", printable(status.directory)],
       ["turned on", isEnabled ? "yes" : "no: services.analyzer.layer_cache_enable turns it on"],
-      ["limit", formatBytes(status.bytesMax)],
-      ["taken up", `${formatBytes(status.bytesCounted)} (${percentage(status.bytesCounted, status.bytesMax)})`],
+      ["limit", bytesMax === undefined ? "not said in this configuration" : formatBytes(bytesMax)],
+      ["taken up", `${formatBytes(status.bytesCounted)}${share(status.bytesCounted, bytesMax)}`],
       ["layers", `${formatCount(status.entries)}, ${formatBytes(status.blobBytes)}`],
       ["in use", status.entriesInUse === 0 ? undefined : plural(status.entriesInUse, "layer")],
       ["downloads", status.bytesReserved === 0 ? undefined : `${formatBytes(status.bytesReserved)} reserved`],
@@ -47,6 +50,6 @@ export async function cacheStats(context: Context): Promise<void> {
   );
 }
 
-function percentage(part: number, whole: number): string {
-  return `${((part / whole) * 100).toFixed(1)} %`;
+function share(part: number, whole: number | undefined): string {
+  return whole === undefined ? "" : ` (${((part / whole) * 100).toFixed(1)} %)`;
 }
