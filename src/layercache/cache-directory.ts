@@ -114,7 +114,9 @@ export class CacheDirectory {
     try {
       await this.#files.unlink(path);
     } catch (error) {
-      if (errnoOf(error) !== "ENOENT") throw error;
+      if (errnoOf(error) === "ENOENT") return;
+      // A directory in the place of a file of ours is somebody's: it stays, and counts as foreign.
+      if (!(await this.statusOf(path))?.isDirectory()) throw error;
     }
   }
 
@@ -130,15 +132,18 @@ export class CacheDirectory {
     return names;
   }
 
-  /** All names but those of our form, however deep, with what they take up. Links are not followed. */
-  async *foreign(): AsyncGenerator<{ readonly path: string; readonly bytes: number }> {
+  /**
+   * All names but those of our form, however deep, with what they take up. Links are not followed.
+   * @param folders have names of our form, but are not ours
+   */
+  async *foreign(folders: readonly string[]): AsyncGenerator<{ readonly path: string; readonly bytes: number }> {
     const own = new Set(["gate", "index.sqlite", "index.sqlite-journal", "sha256", "partial", "owners"]);
     const patterns: Readonly<Record<string, RegExp>> = {
       sha256: hexPattern,
       partial: tokenPattern,
       owners: tokenPattern,
     };
-    const waiting = ["", ...Object.keys(patterns)];
+    const waiting = ["", ...Object.keys(patterns), ...folders];
     let surveyed = 0;
     for (let folder = waiting.pop(); folder !== undefined; folder = waiting.pop()) {
       const pattern = patterns[folder];

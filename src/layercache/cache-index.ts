@@ -147,7 +147,7 @@ export class CacheIndex {
       if (row && row.size !== layer.size) return { kind: "refused" };
       if (row?.state === "ready") return { kind: "ready" };
       if (row?.state === "filling") return { kind: "filling", token: text(row.token) ?? "" };
-      if (row) return this.#removable(layer.digest) ? { kind: "wait" } : { kind: "refused" };
+      if (row) return this.#isGoing(layer.digest) ? { kind: "wait" } : { kind: "refused" };
       const totals = this.#totals();
       const room = totals.bytesMax - totals.overheadBytes - totals.foreignBytes;
       if (layer.cost > room) return { kind: "refused" };
@@ -370,9 +370,9 @@ export class CacheIndex {
     return condemned;
   }
 
-  #removable(digest: string): boolean {
-    const row = this.#file.row("select owner from layers where digest = ?", digest);
-    return row?.owner !== null;
+  /** Whether somebody is removing it at this moment; else its readers keep it. */
+  #isGoing(digest: string): boolean {
+    return this.#file.row("select owner from layers where digest = ?", digest)?.owner !== null;
   }
 
   #takeUnused(digest: string): boolean {

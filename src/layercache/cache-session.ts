@@ -8,7 +8,7 @@ import { CacheIndex, type Condemned } from "./cache-index.ts";
 import type { IndexFile } from "./index-file.ts";
 import { isLocked, loadSqlite, type Sqlite, tryLock } from "./lock-file.ts";
 import { openIndex } from "./open-index.ts";
-import { CacheTrouble, troubleOf } from "./trouble.ts";
+import { CacheTrouble, errnoOf, troubleOf } from "./trouble.ts";
 
 export interface SessionOptions {
   readonly directory: string;
@@ -34,6 +34,9 @@ export type Claim =
   | { readonly kind: "ready" }
   | { readonly kind: "filling"; readonly token: string }
   | { readonly kind: "refused" };
+
+/** Failures to open a file that say nothing about the file. */
+const shortages = new Set(["EMFILE", "ENFILE", "ENOMEM"]);
 
 /** How often room is looked for; each time something of another's goes, or is about to. */
 const claimAttemptsMax = 10_000;
@@ -144,7 +147,11 @@ export class CacheSession {
     hold.use(this.hold());
     if (!(await this.#guard(this.index.use(digest, size, this.#now(), isRequest, call)))) return "absent";
     // Vanished, unreadable, cut off or something else under its name: whatever it is, it does not serve.
-    const file = await this.directory.openEntry(digest, size).catch(() => undefined);
+    let shortage: unknown;
+    const file = await this.directory.openEntry(digest, size).catch((error: unknown) => {
+      if (shortages.has(errnoOf(error) ?? "")) shortage = error;
+      return undefined;
+    });
     const held = hold.move();
     if (file !== undefined) {
       let isOpen = true;
@@ -159,6 +166,7 @@ export class CacheSession {
     }
     using _ = held;
     await this.#release(digest, call.log);
+    if (shortage !== undefined) throw troubleOf(shortage);
     await this.forget(digest, call);
     return "unfit";
   }
@@ -254,8 +262,10 @@ export class CacheSession {
     }
     let foreignBytes = 0;
     const foreignPaths: string[] = [];
-    const count = (path: string, bytes: number) => {
+    const folders: string[] = [];
+    const count = (path: string, bytes: number, isFolder = false) => {
       foreignBytes += bytes;
+      if (isFolder) folders.push(path);
       if (foreignPaths.length < pathsMax) foreignPaths.push(path);
     };
     for (const names of inSteps(await this.#guard(directory.names("sha256")), 500)) {
@@ -269,7 +279,7 @@ export class CacheSession {
     }
     await this.#guard(
       (async () => {
-        for await (const { path, bytes } of directory.foreign()) count(path, bytes);
+        for await (const { path, bytes } of directory.foreign(folders)) count(path, bytes);
         await index.note(foreignBytes, await directory.ownBytes(), call);
       })(),
     );
@@ -290,13 +300,17 @@ export class CacheSession {
   }
 
   /** Blobs that another program left under our names, or that an older index knew. */
-  async #adopt(digests: readonly string[], count: (path: string, bytes: number) => void, call: Call): Promise<void> {
+  async #adopt(
+    digests: readonly string[],
+    count: (path: string, bytes: number, isFolder: boolean) => void,
+    call: Call,
+  ): Promise<void> {
     const found: Parameters<CacheIndex["adopt"]>[0][number][] = [];
     for (const digest of digests) {
       const status = await this.#guard(this.directory.statusOf(this.directory.entry(digest)));
       if (status === undefined) continue;
       if (!this.directory.isOurs(status) || status.size === 0n) {
-        count(`sha256/${digest}`, bytesOnDisk(status));
+        count(`sha256/${digest}`, bytesOnDisk(status), status.isDirectory());
         continue;
       }
       const size = Number(status.size);
