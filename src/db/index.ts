@@ -3,3 +3,4 @@ export type { Database, DatabaseLocation, HeldLock, Transaction } from "./databa
 export { sqlStateOf } from "./failures.ts";
 export { type DatabaseOptions, openDatabase } from "./open.ts";
 export type { LocationState, MigrationState, MoveState, ScrubFindingsTable, Tables } from "./tables.ts";
+export { unhurried } from "./transactions.ts";

@@ -263,6 +263,11 @@ export class Backends implements AsyncDisposable {
     return this.#all;
   }
 
+  /** The one that lies in the database itself, if the configuration has it. */
+  get own(): number | undefined {
+    return this.#all.find(({ name }) => name === "db")?.id;
+  }
+
   /** Where new objects of a bucket go. */
   for(bucket: string): Backend {
     return bucket === "analysis_archive" ? this.archive : this.workingSet;

@@ -20,7 +20,16 @@ export class Digester {
   }
 }
 
+export function sha256(bytes: Buffer): Buffer {
+  return hash("sha256", bytes, "buffer");
+}
+
+/** `sha256:…` */
+export function formatDigest(digest: Buffer): string {
+  return `sha256:${digest.toString("hex")}`;
+}
+
 /** `sha256:…` of bytes that are in memory as a whole. */
 export function digestOf(bytes: Buffer): string {
-  return `sha256:${hash("sha256", bytes)}`;
+  return formatDigest(sha256(bytes));
 }

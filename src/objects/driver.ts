@@ -28,6 +28,8 @@ export interface BodySource {
   readonly sizeBytes?: number;
   /** All of it, where it is short and in memory already: who has that needs no stream. */
   readonly bytes?: Buffer;
+  /** SHA-256 of `bytes`, where it is known. */
+  readonly sha256?: Buffer;
 }
 
 export interface StoredBlob {

@@ -97,7 +97,12 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
     await configured.forWriting(call);
     const physicalKey = createPhysicalKey();
     const location = { backendId: configured.id, physicalKey, ref, writer: randomUUID() };
-    const { id: locationId, backendId } = await insertPending(this.#database, location, this.#leaseSeconds);
+    const { id: locationId, backendId } = await insertPending(
+      this.#database,
+      location,
+      this.#backends.own,
+      this.#leaseSeconds,
+    );
     announce("objects intended", { locationId });
     const backend = await this.#backends.of(backendId, call);
     const driver = await backend.forWriting(call);

@@ -2,7 +2,7 @@ import { addAbortSignal, pipeline, Readable, Transform, type TransformCallback }
 import type { Compression } from "../config/index.ts";
 import type { Call } from "../runtime/index.ts";
 import { type Codec, encode, encoder } from "./codec.ts";
-import { Digester, digestOf } from "./digester.ts";
+import { Digester, digestOf, formatDigest, sha256 } from "./digester.ts";
 import type { BodySource } from "./driver.ts";
 import { formatTrailer, trailerBytes } from "./envelope.ts";
 import { collect, shortBytesMax } from "./short-bytes.ts";
@@ -106,13 +106,10 @@ function enveloped(
 ): { readonly source: BodySource; written(): Written } {
   const trailer = formatTrailer({ contentDigest, contentBytes, payloadBytes: payload.length });
   const bytes = Buffer.concat([header, payload, trailer]);
-  const written = { codec, contentDigest, contentBytes, storedDigest: digestOf(bytes), storedBytes: bytes.length };
-  return { source: inMemory(bytes), written: () => written };
-}
-
-/** A body that is in memory as a whole. */
-function inMemory(bytes: Buffer): BodySource {
-  return { open: async () => Readable.from([bytes], { objectMode: false }), sizeBytes: bytes.length, bytes };
+  const digest = sha256(bytes);
+  const written = { codec, contentDigest, contentBytes, storedDigest: formatDigest(digest), storedBytes: bytes.length };
+  const open = async () => Readable.from([bytes], { objectMode: false });
+  return { source: { open, sizeBytes: bytes.length, bytes, sha256: digest }, written: () => written };
 }
 
 /** All of a body that says it is short; `undefined` for one that is not, or has another length than it says. */

@@ -15,6 +15,8 @@ export interface PieceSource {
   readonly sizeBytes?: number;
   /** It is one piece, which is in memory. */
   readonly isOnePiece?: boolean;
+  /** Of that piece. */
+  readonly sha256?: Buffer;
 }
 
 /**
@@ -42,7 +44,9 @@ export function inStreams(driver: PieceDriver): ObjectDriver {
     put(key, body, call) {
       const { bytes, sizeBytes } = body;
       if (bytes !== undefined) {
-        return driver.put(key, { open: async () => onePiece(bytes), sizeBytes: bytes.length, isOnePiece: true }, call);
+        const open = async () => onePiece(bytes);
+        const digest = body.sha256 === undefined ? {} : { sha256: body.sha256 };
+        return driver.put(key, { open, sizeBytes: bytes.length, isOnePiece: true, ...digest }, call);
       }
       const open = async (under: Call) => piecesOf(await body.open(under));
       return driver.put(key, sizeBytes === undefined ? { open } : { open, sizeBytes }, call);
@@ -58,7 +62,8 @@ async function forDriver(body: PieceSource, call: Call): Promise<BodySource> {
     return sizeBytes === undefined ? { open } : { open, sizeBytes };
   }
   const bytes = await wholeOf(await body.open(call));
-  return { open: async () => Readable.from([bytes], { objectMode: false }), sizeBytes: bytes.length, bytes };
+  const open = async () => Readable.from([bytes], { objectMode: false });
+  return { open, sizeBytes: bytes.length, bytes, ...(body.sha256 === undefined ? {} : { sha256: body.sha256 }) };
 }
 
 async function wholeOf(pieces: Pieces): Promise<Buffer> {

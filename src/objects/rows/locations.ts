@@ -1,5 +1,5 @@
 import { sql } from "kysely";
-import type { Database, Transaction } from "../../db/index.ts";
+import { type Database, type Transaction, unhurried } from "../../db/index.ts";
 import { parseCodec } from "../codec.ts";
 import type { PhysicalKey } from "../driver.ts";
 import type { ObjectRef, ObjectVersion } from "../store.ts";
@@ -8,7 +8,8 @@ import type { Written } from "../written-body.ts";
 
 /**
  * Registers a place for a body, before its bytes. An online migration may have ordered that what goes to this backend goes to another: then that one
- * is returned.
+ * is returned. Where the bytes go into this database too, nobody waits until the intent is durable: the log keeps its order, so they can't be durable
+ * without it.
  */
 export async function insertPending(
   database: Database,
@@ -18,16 +19,19 @@ export async function insertPending(
     readonly ref: ObjectRef;
     readonly writer: string;
   },
+  ownBackendId: number | undefined,
   leaseSeconds: number,
 ): Promise<{ readonly id: number; readonly backendId: number }> {
   const { backendId, physicalKey, ref, writer } = location;
   const { rows } = await sql<{ id: number; backend_id: number }>`
-    insert into locations (backend_id, physical_key, account, bucket, object_key, state, state_since, writer, lease_until)
-    values (
-      coalesce((
+    with target as (
+      select coalesce((
         select to_backend_id from write_redirects where backend_id = ${backendId} and bucket in (${ref.bucket}, '*')
-        order by bucket = '*' limit 1), ${backendId}),
-      ${physicalKey}, ${ref.account}, ${ref.bucket}, ${ref.key}, 'pending', now(), ${writer}, ${inSeconds(leaseSeconds)})
+        order by bucket = '*' limit 1), ${backendId}::integer) as id),
+    unhurried as (select ${unhurried} from target where id = ${ownBackendId ?? null}::integer)
+    insert into locations (backend_id, physical_key, account, bucket, object_key, state, state_since, writer, lease_until)
+    select target.id, ${physicalKey}, ${ref.account}, ${ref.bucket}, ${ref.key}, 'pending', now(), ${writer}, ${inSeconds(leaseSeconds)}
+    from target left join unhurried on true
     returning id, backend_id`.execute(database.sql);
   const row = rows[0];
   if (row === undefined) throw new TypeError("a location was not inserted");
@@ -60,7 +64,7 @@ export async function recordProof(
     update locations
     set content_digest = ${contentDigest}, content_bytes = ${contentBytes}, stored_digest = ${storedDigest},
       stored_bytes = ${storedBytes}, codec = ${codec}, proven_at = now(), lease_until = ${inSeconds(leaseSeconds)}
-    from (select set_config('synchronous_commit', 'off', true)) as unhurried
+    from (select ${unhurried}) as unhurried
     where id = ${id} and state = 'pending'
     returning id`.execute(database.sql);
   return rows.length > 0;

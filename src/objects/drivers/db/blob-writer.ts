@@ -1,6 +1,6 @@
 import { hash } from "node:crypto";
 import { sql } from "kysely";
-import { type Database, sqlStateOf } from "../../../db/index.ts";
+import { type Database, sqlStateOf, unhurried } from "../../../db/index.ts";
 import { StowageError } from "../../../errors/index.ts";
 import type { PhysicalKey } from "../../driver.ts";
 
@@ -13,6 +13,7 @@ const uniqueViolation = "23505";
 interface Chunk {
   readonly position: number;
   readonly bytes: Buffer;
+  readonly sha256: Buffer;
 }
 
 /**
@@ -26,6 +27,9 @@ interface Chunk {
  * | last batch | the blob's row, with the last chunks | a whole blob | – |
  *
  * Most blobs are one batch, which is first and last: one statement, whole or not at all.
+ *
+ * "Durable" is as far as this database remembers anything else: the server does not wait until the log is on the disk. What makes a blob visible is a
+ * commit in the same database, which comes later in the same log, and is waited for.
  */
 export class BlobWriter {
   readonly #database: Database;
@@ -41,14 +45,14 @@ export class BlobWriter {
   }
 
   /** Takes the next chunk. Waits while a batch is being sent and another is complete. */
-  async add(bytes: Buffer): Promise<void> {
+  async add(bytes: Buffer, sha256: Buffer = hash("sha256", bytes, "buffer")): Promise<void> {
     if (this.#batch.length === batchChunks) {
       await this.#sending;
       this.#sending = this.#send(this.#batch, undefined);
       this.#sending.catch(() => {}); // it is awaited before anything else is sent
       this.#batch = [];
     }
-    this.#batch.push({ position: this.#position++, bytes });
+    this.#batch.push({ position: this.#position++, bytes, sha256 });
   }
 
   /** Sends the rest and makes the blob visible. */
@@ -66,8 +70,8 @@ export class BlobWriter {
 
   async #send(batch: readonly Chunk[], sizeBytes: number | undefined): Promise<void> {
     const claim = this.#isClaimed
-      ? sql`select 1 from object_chunks where physical_key = ${this.#key} and position = 0 for key share`
-      : sql`select 1`;
+      ? sql`select ${unhurried} from object_chunks where physical_key = ${this.#key} and position = 0 for key share`
+      : sql`select ${unhurried}`;
     const blob = sql`insert into object_blobs (physical_key, bytes) select ${this.#key}, ${sizeBytes}::bigint from claim`;
     if (batch.length === 0) await this.#run(sql`with claim as (${claim}) ${blob}`);
     else {
@@ -80,9 +84,8 @@ export class BlobWriter {
       this.#isClaimed = this.#isClaimed || received.length > 0;
       if (received.length === 0) throw this.#failure("it was deleted while it was being written");
       const digests = new Map(received.map(({ position, digest }) => [position, digest]));
-      for (const { position, bytes } of batch) {
-        const isSame = digests.get(position)?.equals(hash("sha256", bytes, "buffer")) ?? false;
-        if (!isSame) throw this.#failure(`chunk ${position} arrived damaged`);
+      for (const { position, sha256 } of batch) {
+        if (!digests.get(position)?.equals(sha256)) throw this.#failure(`chunk ${position} arrived damaged`);
       }
     }
   }

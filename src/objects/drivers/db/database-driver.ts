@@ -39,7 +39,7 @@ export class DatabaseDriver implements ObjectDriver {
     const writer = new BlobWriter(this.#database, key);
     try {
       throwIfAborted(call);
-      if (body.bytes !== undefined) return await this.#putWhole(writer, key, body.bytes);
+      if (body.bytes !== undefined) return await this.#putWhole(writer, key, body.bytes, body.sha256);
       const hasher = createHash("sha256");
       const announced = body.sizeBytes ?? Number.POSITIVE_INFINITY;
       let sizeBytes = 0;
@@ -65,10 +65,18 @@ export class DatabaseDriver implements ObjectDriver {
     }
   }
 
-  async #putWhole(writer: BlobWriter, key: PhysicalKey, bytes: Buffer): Promise<StoredBlob> {
-    for (let at = 0; at < bytes.length; at += chunkBytes) await writer.add(bytes.subarray(at, at + chunkBytes));
+  async #putWhole(
+    writer: BlobWriter,
+    key: PhysicalKey,
+    bytes: Buffer,
+    digest: Buffer = hash("sha256", bytes, "buffer"),
+  ): Promise<StoredBlob> {
+    for (let at = 0; at < bytes.length; at += chunkBytes) {
+      const chunk = bytes.subarray(at, at + chunkBytes);
+      await writer.add(chunk, chunk.length === bytes.length ? digest : undefined);
+    }
     await writer.finish(bytes.length);
-    return { key, sizeBytes: bytes.length, digest: `sha256:${hash("sha256", bytes)}` };
+    return { key, sizeBytes: bytes.length, digest: `sha256:${digest.toString("hex")}` };
   }
 
   async get(key: PhysicalKey, range: ByteRange | undefined, call: Call): Promise<Readable> {

@@ -64,7 +64,7 @@ export class S3Driver implements ObjectDriver {
 
   async put(key: PhysicalKey, body: BodySource, call: Call): Promise<StoredBlob> {
     throwIfAborted(call);
-    if (body.bytes !== undefined) return await putWhole(this.#shop, key, body.bytes, call);
+    if (body.bytes !== undefined) return await putWhole(this.#shop, key, body.bytes, call, body.sha256);
     const writer = new BlobWriter(this.#shop, key, body, call);
     try {
       // A body that has stalled must not outlive its call.

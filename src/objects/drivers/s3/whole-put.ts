@@ -7,12 +7,17 @@ import { objectOf, requestFor, sha256, withContentDigest } from "./requests.ts";
 import { findBlob, mayBeThere, storageParameters, type Workshop } from "./workshop.ts";
 
 /** Writes a blob in one request. Its answer may be lost: what lies there then is compared. */
-export async function putWhole(shop: Workshop, key: PhysicalKey, bytes: Buffer, call: Call): Promise<StoredBlob> {
+export async function putWhole(
+  shop: Workshop,
+  key: PhysicalKey,
+  bytes: Buffer,
+  call: Call,
+  digest = sha256(bytes),
+): Promise<StoredBlob> {
   const { connection } = shop;
   const { bucket, prefix } = connection.configuration;
   const object = objectOf(prefix, key);
   const traits = await shop.objects(call);
-  const digest = sha256(bytes);
   const parameters = {
     Bucket: bucket,
     Key: object,
