@@ -10,8 +10,8 @@ export async function writeRemoval({ output }: Context, { entries, bytes, entrie
     entries === 0 ? "nothing was dropped\n" : `dropped ${plural(entries, "layer")}, ${formatBytes(bytes)}\n`,
   );
   if (entriesInUse > 0) {
-    const verb = entriesInUse === 1 ? "stays" : "stay";
-    await output.write(`${plural(entriesInUse, "layer")} ${verb}: an analysis reads what it finds there\n`);
+    const [stay, them] = entriesInUse === 1 ? ["stays", "it"] : ["stay", "them"];
+    await output.write(`${plural(entriesInUse, "layer")} ${stay}: an analysis reads ${them}\n`);
   }
   await output.flush();
 }
