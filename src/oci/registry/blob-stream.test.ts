@@ -193,6 +193,18 @@ describe("a connection that drops", () => {
     expect(setup.ranges()).toHaveLength(6);
   });
 
+  it("earns nothing by what it sends once more", async () => {
+    const settings = { attemptsInAllMax: 3 };
+    const big = buildImage({ layers: [{ content: randomBytes(7 * MiB), compression: "none" }] });
+    const descriptor = big.layers[0]?.descriptor as unknown as Descriptor;
+    // Each time a MiB more comes, all of them over again.
+    const faults = [1, 2, 3, 4, 5, 6, 7].map((count) => drop(count * 1.2 * MiB));
+    await using setup = await setUp({ ranges: false, faults, settings });
+    setup.registry.push("team/app", big);
+    expect((await failureOf(setup.read(descriptor))).code).toBe("REGISTRY_UNREACHABLE");
+    expect(setup.ranges().length).toBeLessThanOrEqual(5);
+  });
+
   it("is not taken up for a reader who has gone", async () => {
     await using setup = await setUp({ faults: [drop(10)] });
     const stream = await setup.source.layers.open(layer, call);
@@ -431,7 +443,9 @@ describe("a host that wants to be left alone", () => {
     expect(await told.clock.runUntil(reading)).toBe(layer.digest);
 
     await using endless = await setUp({ faults: [{ status: 429, headers: { "retry-after": "999999999" } }] });
-    expect((await failureOf(endless.source.layers.open(layer, call))).code).toBe("REGISTRY_UNAVAILABLE");
+    const error = await failureOf(endless.source.layers.open(layer, call));
+    expect(error.code).toBe("REGISTRY_UNAVAILABLE");
+    expect(error.hint).toBe("try again in 16666667 minutes, as it asks for");
     expect(await digestOf(endless.source.layers.open(layer, call))).toBe(layer.digest);
     expect(endless.clock.sleeps).toEqual([]);
   });

@@ -142,6 +142,7 @@ export class BlobStream extends Readable {
         bytes = bytes.subarray(skipped.length);
         toSkip -= skipped.length;
         skippedCrc = crc32(skipped, skippedCrc);
+        this.#retries.repeated(skipped.length);
         if (toSkip === 0 && skippedCrc !== this.#crc) {
           this.destroy(this.#invalid(host, "has changed since its beginning was read"));
           return;

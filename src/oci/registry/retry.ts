@@ -51,6 +51,11 @@ export class Retries {
     this.#bytes += bytes;
   }
 
+  /** Bytes came once more that were there already: what a try costs is not earned by it. */
+  repeated(bytes: number): void {
+    this.#bytes -= bytes;
+  }
+
   /**
    * Waits until it may be tried again.
    * @throws whatever is no failure that may pass; the final form of one that did not in time
@@ -60,7 +65,7 @@ export class Retries {
     const { attemptsMax, attemptsInAllMax, random, clock, hostWaits } = this.#settings;
     this.#attempts++;
     this.#attemptsInAll++;
-    const earned = Math.floor(this.#bytes / BYTES_PER_ATTEMPT);
+    const earned = Math.max(0, Math.floor(this.#bytes / BYTES_PER_ATTEMPT));
     const asked = error.retryAfterMs ?? 0;
     if (
       this.#attempts >= attemptsMax ||

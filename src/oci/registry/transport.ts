@@ -210,9 +210,11 @@ export class Transport implements AsyncDisposable {
     const pauseMs = retryAfterMs ?? (status === 429 ? FIRST_DELAY_MS : 0);
     // Who asks for more is not asked again by this request; others may try their luck.
     if (pauseMs > 0 && pauseMs <= RETRY_AFTER_MAX_MS) hostWaits.begin(this.#registry.host, host, pauseMs, clock);
+    const minutes = Math.ceil((retryAfterMs ?? 0) / 60_000);
+    const hint = minutes > 1 ? { hint: `try again in ${minutes} minutes, as it asks for` } : {};
     return new TransientFailure(
       `${host} answered ${status}`,
-      (attempts) => new StowageError("REGISTRY_UNAVAILABLE", { host, status, attempts }),
+      (attempts) => new StowageError("REGISTRY_UNAVAILABLE", { host, status, attempts }, hint),
       { retryAfterMs },
     );
   }
