@@ -320,6 +320,14 @@ describe("a registry that lies about ranges", () => {
     expect(setup.ranges()).toEqual([undefined, "bytes=10-", undefined, undefined]);
     expect(await setup.source.layers.recheck(layer, call)).toBe(false);
   });
+
+  it("is not read once more where it was the line that failed", async () => {
+    const begun: Fault = { replaceBody: whole.subarray(0, 10), chunked: true };
+    await using setup = await setUp({ faults: [begun, drop(1000), { drop: "before-headers" }], repeat: true });
+    expect((await failureOf(setup.read())).code).toBe("REGISTRY_UNREACHABLE");
+    expect(setup.ranges()[1]).toBe("bytes=10-");
+    expect(await setup.source.layers.recheck(layer, call)).toBe(false);
+  });
 });
 
 describe("a blob that changes between two requests", () => {

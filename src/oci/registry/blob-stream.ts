@@ -14,8 +14,11 @@ export type BlobRequest = (headers: Readonly<Record<string, string>>, call: Call
 export interface BlobStreamOptions {
   readonly settings: RegistrySettings;
   readonly progress: Progress;
-  /** Called when the stream goes on with a range; left out: it asks for none. */
-  readonly onPart: (() => void) | undefined;
+  /**
+   * Called with `true` when the stream goes on with a range, with `false` when there was no going on, whatever its bytes were. Undefined: ranges are not
+   * asked for.
+   */
+  readonly onPart: ((isPart: boolean) => void) | undefined;
 }
 
 /** What says of a host that was there a moment ago that it will be there again. */
@@ -41,7 +44,7 @@ export class BlobStream extends Readable {
   #count = 0;
   #crc = 0;
   /** Undefined where no range is asked for, or none any more. */
-  #onPart: (() => void) | undefined;
+  #onPart: BlobStreamOptions["onPart"];
   #etag: string | undefined;
 
   private constructor(request: BlobRequest, layer: Descriptor, options: BlobStreamOptions, call: Call) {
@@ -110,7 +113,7 @@ export class BlobStream extends Readable {
     }
     const fault = findRangeFault(answer, this.#count, this.#layer.size, this.#etag);
     if (isPart && fault === undefined) {
-      this.#onPart?.();
+      this.#onPart?.(true);
       return answer;
     }
     destroyBody(answer.body);
@@ -164,13 +167,18 @@ export class BlobStream extends Readable {
       this.#body = undefined;
       // What is complete needs no proper end.
       if (this.#count === this.#layer.size && toSkip === 0 && !this.#call.signal.aborted) this.push(null);
-      else this.#goOn(this.#broken(error ?? undefined, host)).catch((final: Error) => this.destroy(final));
+      else void this.#goOn(this.#broken(error ?? undefined, host));
     });
   }
 
   async #goOn(failure: Error): Promise<void> {
-    await this.#retries.waitAfter(failure, this.#call);
-    await this.#connect();
+    try {
+      await this.#retries.waitAfter(failure, this.#call);
+      await this.#connect();
+    } catch (error) {
+      if (!this.destroyed) this.#onPart?.(false);
+      this.destroy(error as Error);
+    }
   }
 
   /** What it means that a body ended before the blob did. */

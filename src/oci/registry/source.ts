@@ -96,7 +96,9 @@ export function openRegistry(
           await discard(answer, inner);
           throw new StowageError("IMAGE_BLOB_MISSING", { digest: layer.digest });
         };
-        const onPart = wholeOnly.has(layer.digest) ? undefined : () => pieced.add(layer.digest);
+        const { digest } = layer;
+        const note = (isPart: boolean) => (isPart ? pieced.add(digest) : pieced.delete(digest));
+        const onPart = wholeOnly.has(digest) ? undefined : note;
         return BlobStream.open(request, layer, { settings, progress: options.progress, onPart }, call);
       },
       has(layer, call) {
