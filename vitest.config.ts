@@ -10,6 +10,7 @@ const long = [
   "test/fault/store-order.test.ts",
   "test/fault/store-races.test.ts",
   "test/hostile/**/*.test.ts",
+  "test/layercache/limit-long.test.ts",
   "test/migration/**/*.test.ts",
   "test/storm/**/*.test.ts",
 ];

@@ -172,7 +172,7 @@ export class CachedSource implements CachedLayers {
     const now = () => clock.now().getTime();
     let lastSign: string | undefined;
     let lastSignAt = now();
-    let lastAskedAt = now();
+    let lastAskedAt = Number.NEGATIVE_INFINITY;
     for (let delayMs = pollFirstMs; ; delayMs = Math.min(delayMs * 1.5, pollMaxMs)) {
       await sleepUntil(fills.get(digest)?.done, delayMs, clock, call);
       const row = await session.index.find(digest, call);
@@ -184,7 +184,7 @@ export class CachedSource implements CachedLayers {
         lastSignAt = now();
       }
       if (now() - lastSignAt > stallMs) return false;
-      if (now() - lastAskedAt > livenessMs) {
+      if (!fills.has(digest) && now() - lastAskedAt > livenessMs) {
         lastAskedAt = now();
         await session.reclaim(call);
       }
