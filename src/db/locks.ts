@@ -37,21 +37,11 @@ export async function acquireLock(endpoint: Endpoint, request: LockRequest, call
   }
 
   const lost = new AbortController();
-  const heartbeat = setInterval(() => {
-    const beat = { text: "select 1", query_timeout: HEARTBEAT_TIMEOUT_MS };
-    client.query(beat).catch((error: Error) => onLoss(error));
-  }, HEARTBEAT_MS);
-  heartbeat.unref();
+  const stopBeating = beat(client, (error) => onLoss(error));
   onLoss = (cause) => {
     onLoss = () => {};
-    clearInterval(heartbeat);
-    lost.abort(
-      new StowageError(
-        "DB_LOCK_LOST",
-        { lock: name },
-        { cause, hint: "run the command again: nothing was left half done" },
-      ),
-    );
+    stopBeating();
+    lost.abort(lockLost(name, cause));
     void client.end().catch(() => {});
   };
   return {
@@ -59,12 +49,142 @@ export async function acquireLock(endpoint: Endpoint, request: LockRequest, call
     async [Symbol.asyncDispose]() {
       if (lost.signal.aborted) return;
       onLoss = () => {};
-      clearInterval(heartbeat);
+      stopBeating();
       // The end of the connection frees the lock too, but a moment after we have gone.
       await client.query("select pg_advisory_unlock_all()").catch(() => {});
       await client.end().catch(() => {});
     },
   };
+}
+
+/** A connection that is there for locks only, and those that it holds. */
+interface LockConnection {
+  readonly client: Client;
+  /** By name, what to do when the connection is lost. */
+  readonly held: Map<string, (cause: Error) => void>;
+  readonly isLost: boolean;
+  /** Tells those who hold locks, and ends the connection. */
+  lose(cause: Error): Promise<void>;
+}
+
+/**
+ * Holds exclusive locks that nobody else has just now, all on one connection: a connection for each would cost more than what short work it guards.
+ * Whoever has to wait for a lock does so on a connection of its own.
+ */
+export class LockSession implements AsyncDisposable {
+  readonly #endpoint: Endpoint;
+  readonly #holder: string | undefined;
+  readonly #call: Call;
+  #connection: Promise<LockConnection> | undefined;
+  /** A connection takes a lock that it holds once more, and these would not exclude each other. */
+  readonly #names = new Set<string>();
+
+  /** @param call under which the connection is made: it outlives those who take locks */
+  constructor(endpoint: Endpoint, holder: string | undefined, call: Call) {
+    this.#endpoint = endpoint;
+    this.#holder = holder;
+    this.#call = call;
+  }
+
+  /** @returns `undefined` when it can't be had in this way, for whatever reason */
+  async tryLock(name: string): Promise<HeldLock | undefined> {
+    if (this.#names.has(name)) return undefined;
+    this.#names.add(name);
+    try {
+      const connection = await this.#connect();
+      const { rows } = await connection.client.query<{ got: boolean }>("select pg_try_advisory_lock($1) as got", [
+        lockKey(name),
+      ]);
+      if (rows[0]?.got === true && !connection.isLost) return this.#hold(connection, name);
+    } catch (error) {
+      this.#call.log.debug({ err: error }, "lock connection failed");
+    }
+    this.#names.delete(name);
+    return undefined;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const connection = await this.#connection?.catch(() => undefined);
+    await connection?.lose(new Error("the database was closed"));
+  }
+
+  #hold({ client, held, lose }: LockConnection, name: string): HeldLock {
+    const lost = new AbortController();
+    held.set(name, (cause) => {
+      this.#names.delete(name);
+      lost.abort(lockLost(name, cause));
+    });
+    return {
+      signal: lost.signal,
+      [Symbol.asyncDispose]: async () => {
+        if (!held.delete(name)) return;
+        try {
+          await client.query("select pg_advisory_unlock($1)", [lockKey(name)]);
+        } catch (error) {
+          // With its connection the lock goes as well, as do all others of it.
+          await lose(error as Error);
+        }
+        this.#names.delete(name);
+      },
+    };
+  }
+
+  #connect(): Promise<LockConnection> {
+    if (this.#connection) return this.#connection;
+    const opening = this.#open(() => {
+      if (this.#connection === opening) this.#connection = undefined;
+    });
+    this.#connection = opening;
+    return opening;
+  }
+
+  async #open(onEnd: () => void): Promise<LockConnection> {
+    const held = new Map<string, (cause: Error) => void>();
+    let client: Client | undefined;
+    let stopBeating = () => {};
+    let ending: Promise<void> | undefined;
+    const lose = (cause: Error): Promise<void> => {
+      if (ending !== undefined) return ending;
+      stopBeating();
+      onEnd();
+      for (const tell of held.values()) tell(cause);
+      held.clear();
+      ending = client?.end().catch(() => {}) ?? Promise.resolve();
+      return ending;
+    };
+    const onLoss = (cause: Error) => void lose(cause);
+    try {
+      client = await connectClient(this.#endpoint, onLoss, this.#call, this.#holder && asApplicationName(this.#holder));
+    } catch (error) {
+      onEnd();
+      throw error;
+    }
+    client.on("end", () => onLoss(new Error("the connection ended")));
+    stopBeating = beat(client, onLoss);
+    return {
+      client,
+      held,
+      get isLost() {
+        return ending !== undefined;
+      },
+      lose,
+    };
+  }
+}
+
+/** Asks the connection every few seconds whether it is still there, until the returned function is called. */
+function beat(client: Client, onFailure: (error: Error) => void): () => void {
+  const query = { text: "select 1", query_timeout: HEARTBEAT_TIMEOUT_MS };
+  const heartbeat = setInterval(() => {
+    client.query(query).catch(onFailure);
+  }, HEARTBEAT_MS);
+  heartbeat.unref();
+  return () => clearInterval(heartbeat);
+}
+
+function lockLost(name: string, cause: Error): StowageError {
+  const hint = "run the command again: nothing was left half done";
+  return new StowageError("DB_LOCK_LOST", { lock: name }, { cause, hint });
 }
 
 async function waitForLock(

@@ -1,9 +1,9 @@
 import { Kysely, PostgresDialect } from "kysely";
-import type { Call } from "../runtime/index.ts";
+import { type Call, throwIfAborted } from "../runtime/index.ts";
 import type { Database, DatabaseLocation, HeldLock } from "./database.ts";
 import { useEmbeddedServer } from "./embedded/index.ts";
 import { createPool } from "./endpoint.ts";
-import { acquireLock, findHolders } from "./locks.ts";
+import { acquireLock, findHolders, LockSession } from "./locks.ts";
 import { migrate, migrations } from "./migrations/index.ts";
 import type { Tables } from "./tables.ts";
 import { runTransaction } from "./transactions.ts";
@@ -37,6 +37,7 @@ export async function openDatabase(
   const pool = createPool(endpoint, options.connectionsMax ?? settings?.connectionsMax ?? 8, call);
   opening.defer(() => pool.end());
   const sql = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
+  const session = opening.use(new LockSession(endpoint, options.applicationName, call));
   const locks = new Set<HeldLock>();
   opening.defer(async () => {
     await Promise.all([...locks].map((lock) => lock[Symbol.asyncDispose]()));
@@ -47,7 +48,10 @@ export async function openDatabase(
     description: endpoint.description,
     transaction: (work, under) => runTransaction(sql, work, under),
     async lock(name, mode, timeoutMs, under) {
-      const held = await acquireLock(endpoint, { name, mode, timeoutMs, holder: options.applicationName }, under);
+      throwIfAborted(under);
+      const free = mode === "exclusive" ? await session.tryLock(name) : undefined;
+      const held =
+        free ?? (await acquireLock(endpoint, { name, mode, timeoutMs, holder: options.applicationName }, under));
       if (held === undefined) return undefined;
       const registered: HeldLock = {
         signal: held.signal,

@@ -293,6 +293,43 @@ export function engineSuite(name: string, start: () => Promise<EngineUnderTest>)
         expect(again).toBeDefined();
       });
 
+      test("several locks of one process share a connection, exclude each other by name, and are lost together", async () => {
+        const connections = async () => {
+          const { rows } = await sql<{ pid: number }>`
+            select distinct pid from pg_locks where locktype = 'advisory' and granted`.execute(database.sql);
+          return rows.length;
+        };
+        const one = await database.lock("suite 1", "exclusive", 0, call);
+        const two = await database.lock("suite 2", "exclusive", 0, call);
+        expect([one, two].map((lock) => lock?.signal.aborted)).toEqual([false, false]);
+        expect(await connections()).toBe(1);
+        expect(await database.lock("suite 1", "exclusive", 0, call)).toBeUndefined();
+        await one?.[Symbol.asyncDispose]();
+        await one?.[Symbol.asyncDispose]();
+        expect(await database.holdersOf("suite 1")).toEqual([]);
+        expect(await database.holdersOf("suite 2")).toHaveLength(1);
+        const again = await database.lock("suite 1", "exclusive", 0, call);
+        await sql`select pg_terminate_backend(pid, 5000) from pg_locks where locktype = 'advisory'`.execute(
+          database.sql,
+        );
+        for (const [lock, name] of [
+          [again, "suite 1"],
+          [two, "suite 2"],
+        ] as const) {
+          if (lock?.signal.aborted === false) {
+            await new Promise((resolve) => lock.signal.addEventListener("abort", resolve, { once: true }));
+          }
+          expect(lock?.signal.reason).toMatchObject({ code: "DB_LOCK_LOST", details: { lock: name } });
+          await lock?.[Symbol.asyncDispose]();
+          await using another = await database.lock(name, "exclusive", 5000, call);
+          expect(another?.signal.aborted).toBe(false);
+        }
+        expect(await connections()).toBe(0);
+        await expect(
+          database.lock("suite 1", "exclusive", 0, createCall({ signal: AbortSignal.abort() })),
+        ).rejects.toMatchObject({ code: "INPUT_INTERRUPTED" });
+      });
+
       test("closing the database frees its locks", async () => {
         const other = await openDatabase(engine.location, {}, call);
         const held = await other.lock("suite", "exclusive", 0, call);
