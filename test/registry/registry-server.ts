@@ -9,6 +9,7 @@ import { createServer as createTlsServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import { join } from "node:path";
 import { type Built, sha256 } from "../images/builder.ts";
+import { tagsPage } from "./tags-page.ts";
 
 export interface RegistryAuth {
   readonly kind: "basic" | "bearer";
@@ -290,21 +291,8 @@ export class TestRegistry implements AsyncDisposable {
     if (!keys.some((key) => key.startsWith(prefix) || key.startsWith(`${repository}@`))) {
       return failure(404, "NAME_UNKNOWN");
     }
-    const last = url.searchParams.get("last") ?? "";
-    const all = keys.filter((key) => key.startsWith(prefix)).map((key) => key.slice(prefix.length));
-    const rest = all.sort().filter((tag) => tag > last);
-    const count = Math.min(Number(url.searchParams.get("n") ?? all.length), this.#options.tagsPageMax ?? all.length);
-    const tags = rest.slice(0, count);
-    const next = `/v2/${repository}/tags/list?n=${count}&last=${encodeURIComponent(tags.at(-1) ?? "")}`;
-    const headers = {
-      "content-type": "application/json",
-      ...(rest.length > count ? { link: `<${next}>; rel="next"` } : {}),
-    };
-    return {
-      status: 200,
-      headers,
-      body: Buffer.from(JSON.stringify({ name: repository, tags: all.length === 0 ? null : tags })),
-    };
+    const tags = keys.filter((key) => key.startsWith(prefix)).map((key) => key.slice(prefix.length));
+    return { status: 200, ...tagsPage(repository, tags, url.searchParams, this.#options.tagsPageMax) };
   }
 
   #blob(request: RecordedRequest, digest: string): Answer {
