@@ -149,7 +149,7 @@ describe("a connection that drops", () => {
   it("may stall", async () => {
     await using setup = await setUp({ faults: [{ stallAfterBytes: 400_000 }], settings: { stallTimeoutMs: 100 } });
     expect(await setup.read()).toBe(layer.digest);
-    expect(setup.told).toEqual([`${setup.registry.host} did not answer in time, trying again in 1 s`]);
+    expect(setup.told[0]).toBe(`${setup.registry.host} did not answer in time, trying again in 1 s`);
   });
 
   it("may end as if all were there", async () => {
