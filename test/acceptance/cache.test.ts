@@ -127,10 +127,7 @@ describe("an image of a registry, analysed again elsewhere", () => {
       return { digest, files, packages, bytesRead, layers: kept };
     };
     expect(told(second)).toEqual(told(first));
-  });
 
-  it("fetches only what other images have not brought", async () => {
-    await analyze(reference);
     registry.requests.length = 0;
     const other = await analyze(`${registry.host}/app:2`);
     const shared = images.first.layers.slice(0, 2);
@@ -138,10 +135,14 @@ describe("an image of a registry, analysed again elsewhere", () => {
     expect(registry.seen(images.second.layers[2]?.descriptor.digest ?? "", "GET")).toHaveLength(1);
   });
 
-  it("says so to a person", async () => {
+  it("says so to a person, and sums it up for several images", async () => {
     const run = () => stowage(["--config", config, "analyze", reference, "--quiet", ...emptyDatabase()]);
     expect((await run()).stdout).toMatch(/^from the cache +nothing$/m);
     expect((await run()).stdout).toMatch(/^from the cache +3 layers, [\d.]+ kB not downloaded$/m);
+    registry.requests.length = 0;
+    const all = await json("analyze-several", "analyze", reference, `${registry.host}/app:2`, ...emptyDatabase());
+    expect(all).toMatchObject({ analyzed: 2, failed: 0, layerCache: { hits: 3, bytesSaved: layerBytes() } });
+    expect(requested("GET")).toEqual([]);
   });
 
   it("fetches a damaged layer again", async () => {
@@ -154,9 +155,7 @@ describe("an image of a registry, analysed again elsewhere", () => {
     expect(report.digest).toBe(image.descriptor.digest);
     expect(requested("GET")).toEqual([digest]);
     expect(report.layerCache.hits).toBe(2);
-    registry.requests.length = 0;
-    expect((await analyze(reference)).layerCache.hits).toBe(3);
-    expect(requested("GET")).toEqual([]);
+    expect(await json("cache-verify", "cache", "verify")).toMatchObject({ entries: 3, damaged: [] });
   });
 
   it("is not served to who may not read it", async () => {
@@ -249,10 +248,7 @@ describe("stowage cache", () => {
     const table = await stowage(["--config", config, "cache", "list"]);
     expect(table.stdout.split("\n")[0]).toMatch(/^DIGEST +SIZE +LAST USED +HITS +IN USE$/);
     expect(table.stdout.trim().split("\n")).toHaveLength(4);
-  });
 
-  it("looks after a cache that is off, too", async () => {
-    await analyze(reference);
     config = await configured("layer_cache_enable: false", "layer_cache_max_gigabytes: 2");
     expect(await json("cache-stats", "cache", "stats")).toMatchObject({ isEnabled: false, entries: 3, bytesMax: 2e9 });
     const { stdout } = await stowage(["--config", config, "cache", "stats"]);
@@ -261,10 +257,9 @@ describe("stowage cache", () => {
     config = await configured();
     expect(await json("cache-stats", "cache", "stats")).not.toHaveProperty("bytesMax");
     expect((await stowage(["--config", config, "cache", "stats"])).stdout).toMatch(/^limit +not said /m);
-    expect(await json("cache-clear", "cache", "clear")).toMatchObject({ isThere: true, entries: 3 });
   });
 
-  it("drops what was not used for longest", async () => {
+  it("drops what was not used for longest, and everything", async () => {
     await analyze(reference);
     const { entries } = await json("cache-list", "cache", "list");
     const { bytesCounted } = await json("cache-stats", "cache", "stats");
@@ -280,6 +275,13 @@ describe("stowage cache", () => {
     const wrong = await stowage(["--config", config, "cache", "trim", "--to", "1g"]);
     expect(wrong).toMatchObject({ code: 2, stdout: "" });
     expect(wrong.stderr).toContain("not a size");
+
+    // All of the rest goes without a question, also where the cache is turned off.
+    config = await configured("layer_cache_enable: false");
+    const { code, stdout } = await stowage(["--config", config, "cache", "clear"]);
+    expect({ code, stdout }).toEqual({ code: 0, stdout: expect.stringMatching(/^dropped 2 layers, /) });
+    expect((await json("cache-list", "cache", "list")).entries).toEqual([]);
+    expect((await stowage(["--config", config, "cache", "clear"])).stdout).toBe("nothing was dropped\n");
   });
 
   it("finds damage, names and drops it, and leaves what is not its own", async () => {
@@ -319,15 +321,6 @@ describe("stowage cache", () => {
     expect(text.stdout).toContain(`dropped: ${other?.descriptor.digest}: `);
     await json("cache-clear", "cache", "clear");
     expect(await readFile(stranger, "utf8")).toBe("mine");
-  });
-
-  it("drops everything without a question", async () => {
-    await analyze(reference);
-    const { code, stdout } = await stowage(["--config", config, "cache", "clear"]);
-    expect({ code, stdout }).toEqual({ code: 0, stdout: expect.stringMatching(/^dropped 3 layers, /) });
-    expect((await json("cache-list", "cache", "list")).entries).toEqual([]);
-    expect((await stowage(["--config", config, "cache", "clear"])).stdout).toBe("nothing was dropped\n");
-    expect((await analyze(reference)).layerCache).toEqual({ hits: 0, bytesSaved: 0 });
   });
 
   it("works beside an analysis, and sees what it downloads", async () => {

@@ -29,6 +29,12 @@ const commands = [
   "objectstorage migration show",
   "objectstorage migration resume",
   "objectstorage migration cancel",
+  "cache",
+  "cache stats",
+  "cache list",
+  "cache trim",
+  "cache verify",
+  "cache clear",
 ];
 
 describe("help", () => {
