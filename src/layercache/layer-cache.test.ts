@@ -25,6 +25,7 @@ import { hexOf, type ModelLayer, ModelSource, modelLayer, readAll } from "../../
 import { StowageError } from "../errors/index.ts";
 import type { LayerSource } from "../oci/index.ts";
 import { createCall, silentProgress } from "../runtime/index.ts";
+import { type CacheFiles, realCacheFiles } from "./cache-files.ts";
 import { openLayerCache } from "./index.ts";
 import type { LayerCache, LayerCacheOptions } from "./types.ts";
 
@@ -372,6 +373,46 @@ describe("layer cache", () => {
         bytes: [first, second, third].reduce((sum, { descriptor }) => sum + descriptor.size, 0),
         entriesInUse: 0,
       });
+      await ground.expectInOrder(cache);
+    });
+
+    it("drops others than the one that is open, though it was used least recently", async () => {
+      using ground = new Ground();
+      await using cache = await ground.open(2 * megabyte);
+      const cached = cache.before(ground.source);
+      for (const layer of [first, second, third]) await ground.read(cached, layer);
+      const file = await cached.openFile(first.descriptor, call);
+      for (const layer of [second, third]) expect(await ground.read(cached, layer)).toBe("hit");
+      await ground.read(cached, layers[3] as ModelLayer);
+      expect([first, second, third].map((layer) => existsSync(ground.entry(layer)))).toEqual([true, false, true]);
+      await file?.[Symbol.asyncDispose]();
+      await ground.expectInOrder(cache);
+    });
+
+    it("gives room away when the file that had it is gone, not when it is about to go", async () => {
+      using ground = new Ground();
+      const gate = Promise.withResolvers<void>();
+      const asked = Promise.withResolvers<void>();
+      const files: CacheFiles = {
+        ...realCacheFiles,
+        async unlink(path) {
+          asked.resolve();
+          await gate.promise;
+          await realCacheFiles.unlink(path);
+        },
+      };
+      await using cache = await ground.open(2 * megabyte, { files });
+      await using other = await ground.open(2 * megabyte);
+      for (const layer of [first, second, third]) await ground.read(cache.before(ground.source), layer);
+      const read = ground.read(cache.before(ground.source), layers[3] as ModelLayer);
+      await asked.promise;
+      for (let turns = 0; turns < 100; turns++) {
+        expect(diskUse(ground.directory)).toBeLessThanOrEqual(2 * megabyte);
+        expect((await other.stats(call)).bytesCounted).toBeLessThanOrEqual(2 * megabyte);
+      }
+      gate.resolve();
+      expect(await read).toBe("miss");
+      expect(existsSync(ground.entry(layers[3] as ModelLayer))).toBe(true);
       await ground.expectInOrder(cache);
     });
 

@@ -83,7 +83,7 @@ async function operate(
       readSync(file.descriptor, bytes, 0, file.size, file.start);
       if (!bytes.equals(layer.bytes)) throw new Error(`an entry has other bytes than layer ${layer.descriptor.digest}`);
       // Keeps it open while others want room.
-      for (let turns = random.integer(50); turns > 0; turns--) await turn();
+      for (let turns = random.integer(1500); turns > 0; turns--) await turn();
       return 1;
     }
   }
