@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { type Kysely, sql } from "kysely";
-import type { Client } from "pg";
+import type { Client, QueryConfig, QueryResult } from "pg";
 import { StowageError } from "../errors/index.ts";
 import { type Call, createCall, throwIfAborted } from "../runtime/index.ts";
 import type { HeldLock } from "./database.ts";
@@ -17,7 +17,7 @@ interface LockRequest {
 }
 
 const HEARTBEAT_MS = 5_000;
-const HEARTBEAT_TIMEOUT_MS = 10_000;
+const ANSWER_TIMEOUT_MS = 10_000;
 const LOCK_NOT_AVAILABLE = "55P03";
 const INT4_MAX = 2 ** 31 - 1;
 
@@ -37,7 +37,10 @@ export async function acquireLock(endpoint: Endpoint, request: LockRequest, call
   }
 
   const lost = new AbortController();
-  const stopBeating = beat(client, (error) => onLoss(error));
+  const stopBeating = beat(
+    (query) => client.query(query),
+    (error) => onLoss(error),
+  );
   onLoss = (cause) => {
     onLoss = () => {};
     stopBeating();
@@ -59,7 +62,8 @@ export async function acquireLock(endpoint: Endpoint, request: LockRequest, call
 
 /** A connection that is there for locks only, and those that it holds. */
 interface LockConnection {
-  readonly client: Client;
+  /** One statement after the other: a client takes no second one before the answer. */
+  query(text: string, values?: readonly string[]): Promise<QueryResult>;
   /** By name, what to do when the connection is lost. */
   readonly held: Map<string, (cause: Error) => void>;
   readonly isLost: boolean;
@@ -90,14 +94,15 @@ export class LockSession implements AsyncDisposable {
   async tryLock(name: string): Promise<HeldLock | undefined> {
     if (this.#names.has(name)) return undefined;
     this.#names.add(name);
+    let connection: LockConnection | undefined;
     try {
-      const connection = await this.#connect();
-      const { rows } = await connection.client.query<{ got: boolean }>("select pg_try_advisory_lock($1) as got", [
-        lockKey(name),
-      ]);
+      connection = await this.#connect();
+      const { rows } = await connection.query("select pg_try_advisory_lock($1) as got", [lockKey(name)]);
       if (rows[0]?.got === true && !connection.isLost) return this.#hold(connection, name);
     } catch (error) {
       this.#call.log.debug({ err: error }, "lock connection failed");
+      // Nobody knows whether it has the lock.
+      await connection?.lose(error as Error);
     }
     this.#names.delete(name);
     return undefined;
@@ -108,7 +113,7 @@ export class LockSession implements AsyncDisposable {
     await connection?.lose(new Error("the database was closed"));
   }
 
-  #hold({ client, held, lose }: LockConnection, name: string): HeldLock {
+  #hold({ query, held, lose }: LockConnection, name: string): HeldLock {
     const lost = new AbortController();
     held.set(name, (cause) => {
       this.#names.delete(name);
@@ -119,7 +124,7 @@ export class LockSession implements AsyncDisposable {
       [Symbol.asyncDispose]: async () => {
         if (!held.delete(name)) return;
         try {
-          await client.query("select pg_advisory_unlock($1)", [lockKey(name)]);
+          await query("select pg_advisory_unlock($1)", [lockKey(name)]);
         } catch (error) {
           // With its connection the lock goes as well, as do all others of it.
           await lose(error as Error);
@@ -141,6 +146,7 @@ export class LockSession implements AsyncDisposable {
   async #open(onEnd: () => void): Promise<LockConnection> {
     const held = new Map<string, (cause: Error) => void>();
     let client: Client | undefined;
+    let last: Promise<unknown> = Promise.resolve();
     let stopBeating = () => {};
     let ending: Promise<void> | undefined;
     const lose = (cause: Error): Promise<void> => {
@@ -152,17 +158,26 @@ export class LockSession implements AsyncDisposable {
       ending = client?.end().catch(() => {}) ?? Promise.resolve();
       return ending;
     };
-    const onLoss = (cause: Error) => void lose(cause);
+    const onLoss = (cause: Error) => {
+      // What goes wrong before is for whoever connects.
+      if (client !== undefined) void lose(cause);
+    };
     try {
       client = await connectClient(this.#endpoint, onLoss, this.#call, this.#holder && asApplicationName(this.#holder));
     } catch (error) {
       onEnd();
       throw error;
     }
-    client.on("end", () => onLoss(new Error("the connection ended")));
-    stopBeating = beat(client, onLoss);
+    const connected = client;
+    connected.on("end", () => onLoss(new Error("the connection ended")));
+    const query = (text: string, values: readonly string[] = []) => {
+      const answer = last.then(() => connected.query(bounded(text, values)));
+      last = answer.catch(() => {});
+      return answer;
+    };
+    stopBeating = beat(query, onLoss);
     return {
-      client,
+      query,
       held,
       get isLost() {
         return ending !== undefined;
@@ -173,13 +188,18 @@ export class LockSession implements AsyncDisposable {
 }
 
 /** Asks the connection every few seconds whether it is still there, until the returned function is called. */
-function beat(client: Client, onFailure: (error: Error) => void): () => void {
-  const query = { text: "select 1", query_timeout: HEARTBEAT_TIMEOUT_MS };
+function beat(query: (text: string) => Promise<unknown>, onFailure: (error: Error) => void): () => void {
   const heartbeat = setInterval(() => {
-    client.query(query).catch(onFailure);
+    query("select 1").catch(onFailure);
   }, HEARTBEAT_MS);
   heartbeat.unref();
   return () => clearInterval(heartbeat);
+}
+
+/** A statement that a server answers at once, if at all. */
+function bounded(text: string, values: readonly string[] = []): QueryConfig {
+  const query = { text, values: [...values], query_timeout: ANSWER_TIMEOUT_MS };
+  return query;
 }
 
 function lockLost(name: string, cause: Error): StowageError {

@@ -126,7 +126,7 @@ const steps: readonly (readonly [name: string, work: Work])[] = [
 const deleteStep: readonly [string, Work] = [
   "delete",
   async ({ driver, small, large }, call) => {
-    for (const key of [small, large]) await driver.purge(key, call);
+    for (const key of [small, large]) await driver.purge(key, undefined, call);
     for (const key of [small, large]) {
       try {
         (await driver.get(key, undefined, call)).destroy();

@@ -59,8 +59,11 @@ export interface ObjectDriver extends AsyncDisposable {
   get(key: PhysicalKey, range: ByteRange | undefined, call: Call): Promise<Readable>;
   /** Deleting what is not there succeeds. */
   delete(key: PhysicalKey, call: Call): Promise<void>;
-  /** As `delete`, and takes with it whatever else a put of this key that never ended has left: parts, temporary files. */
-  purge(key: PhysicalKey, call: Call): Promise<void>;
+  /**
+   * As `delete`, and takes with it whatever else a put of this key that never ended has left: parts, temporary files. `sizeBytes`, where it is known, is
+   * the length that every put of this key had.
+   */
+  purge(key: PhysicalKey, sizeBytes: number | undefined, call: Call): Promise<void>;
   /** All blobs with keys after `after`, in key order (bytes). */
   list(after: PhysicalKey | undefined, call: Call): AsyncIterable<StoredBlob>;
 }

@@ -387,7 +387,7 @@ describe("the reaper", () => {
     };
     expect((await reap(store)).failures).toMatchObject([{ error: { code: "BACKEND_UNREACHABLE" } }]);
     expect(await stateOf(locationId)).toBe("deleting");
-    wrapped.purge = (key, under) => wrapped.inner.purge(key, under);
+    wrapped.purge = (key, sizeBytes, under) => wrapped.inner.purge(key, sizeBytes, under);
     expect((await reap(store)).blobsDeleted).toBe(1);
     expect(await states()).toEqual([]);
   });
@@ -397,9 +397,9 @@ describe("the reaper", () => {
     const store = await open({ driver: wrapped, retireGraceSeconds: 0 });
     for (const content of ["one", "two", "three"]) await put(store, ref, Buffer.from(content));
     const locked = await database().sql.selectFrom("locations").select("physical_key").orderBy("id").executeTakeFirst();
-    wrapped.purge = async (key, under) => {
+    wrapped.purge = async (key, sizeBytes, under) => {
       if (key === locked?.physical_key) throw new StowageError("BACKEND_FAILED", { driver: "db", operation: "delete" });
-      await wrapped.inner.purge(key, under);
+      await wrapped.inner.purge(key, sizeBytes, under);
     };
     expect((await store.reap(1, call)).failures).toMatchObject([{ error: { code: "BACKEND_FAILED" } }]);
     expect(await store.reap(1, call)).toMatchObject({ blobsDeleted: 1 });
@@ -744,7 +744,7 @@ class WrappedDriver implements ObjectDriver {
   constructor(inner: ObjectDriver, changed: Partial<DriverCapabilities> = {}) {
     this.inner = inner;
     this.capabilities = async (under) => ({ ...(await inner.capabilities(under)), ...changed });
-    this.purge = (key, under) => inner.purge(key, under);
+    this.purge = (key, sizeBytes, under) => inner.purge(key, sizeBytes, under);
     this.put = async (key, body, under) => {
       const { digest, ...stored } = await inner.put(key, body, under);
       return { ...stored, ...(changed.serverDigest === false || digest === undefined ? {} : { digest }) };

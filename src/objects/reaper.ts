@@ -59,7 +59,7 @@ export async function reap(
         throwIfAborted(call);
         if (await remove(database, driver, location, failed, call)) {
           here.blobs++;
-          here.bytes += location.storedBytes;
+          here.bytes += location.storedBytes ?? 0;
         }
       });
     } catch (error) {
@@ -111,13 +111,13 @@ export async function deleteAtOnce(
 async function remove(
   database: Database,
   driver: ObjectDriver,
-  { id, physicalKey, isUnsettled }: LocationRow,
+  { id, physicalKey, storedBytes, isUnsettled }: LocationRow,
   failed: (error: unknown) => void,
   call: Call,
 ): Promise<boolean> {
   try {
     // Not `delete`: a put that was repeated until it was proven may have left parts of the attempts before.
-    await driver.purge(physicalKey, call);
+    await driver.purge(physicalKey, storedBytes, call);
   } catch (error) {
     // One that can't be deleted must not keep the others, in this pass or the next.
     await postpone(database, id);

@@ -480,9 +480,9 @@ export function describeDriver(name: string, makeDriver: () => Promise<DriverUnd
     describe("purge", () => {
       test("takes a whole blob, and succeeds where nothing is", async () => {
         const { key } = await put(noise(backend.chunkBytes * 2));
-        await driver.purge(key, call);
+        await driver.purge(key, undefined, call);
         expect(await backend.remains()).toEqual([]);
-        await driver.purge(key, call);
+        await driver.purge(key, undefined, call);
       });
 
       test("under a writer of many chunks: what it leaves when it fails is taken, now or by a second purge", async () => {
@@ -490,12 +490,12 @@ export function describeDriver(name: string, makeDriver: () => Promise<DriverUnd
         const bytes = noise(backend.chunkBytes);
         const body = async function* () {
           for (let chunk = 0; chunk < 18; chunk++) yield bytes;
-          await driver.purge(key, call);
+          await driver.purge(key, undefined, call);
           yield bytes;
         };
         const [result] = await Promise.allSettled([driver.put(key, { open: async () => unhurried(body()) }, call)]);
         if (result?.status === "fulfilled") expect((await get(key)).length).toBe(bytes.length * 19);
-        await driver.purge(key, call);
+        await driver.purge(key, undefined, call);
         expect(await backend.remains()).toEqual([]);
       });
     });

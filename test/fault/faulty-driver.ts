@@ -208,11 +208,11 @@ export class FaultyDriver implements ObjectDriver {
   }
 
   delete(key: PhysicalKey, call: Call): Promise<void> {
-    return this.#remove("delete", key, call);
+    return this.#remove("delete", key, call, (under) => this.#inner.delete(key, under));
   }
 
-  purge(key: PhysicalKey, call: Call): Promise<void> {
-    return this.#remove("purge", key, call);
+  purge(key: PhysicalKey, sizeBytes: number | undefined, call: Call): Promise<void> {
+    return this.#remove("purge", key, call, (under) => this.#inner.purge(key, sizeBytes, under));
   }
 
   async *list(after: PhysicalKey | undefined, call: Call): AsyncGenerator<StoredBlob> {
@@ -271,10 +271,15 @@ export class FaultyDriver implements ObjectDriver {
     throw failure(fault.code, this.name, operation, key);
   }
 
-  async #remove(operation: "delete" | "purge", key: PhysicalKey, call: Call): Promise<void> {
+  async #remove(
+    operation: "delete" | "purge",
+    key: PhysicalKey,
+    call: Call,
+    work: (under: Call) => Promise<void>,
+  ): Promise<void> {
     const fault = await this.#begin(operation, key);
     const remove = async (under = call) => {
-      await this.#inner[operation](key, under);
+      await work(under);
       this.#changed(key, undefined);
     };
     if (fault?.kind === "late") return await this.#later(fault.operations, operation, key, () => remove(createCall()));

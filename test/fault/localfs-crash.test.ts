@@ -107,7 +107,7 @@ async function violationsOf(files: FaultyFiles, expected: Expectation): Promise<
     if (state === "missing" && !isMissing) violations.push(`${key} was deleted and is back`);
     if (isMissing === listed.has(key)) violations.push(`${key} is listed wrongly`);
     if (isWhole && listed.get(key) !== bytes.length) violations.push(`${key} is listed with a wrong size`);
-    await driver.purge(key, call);
+    await driver.purge(key, undefined, call);
     if (isMissing) {
       await driver.put(key, body(Buffer.from("free again")), call);
       await driver.delete(key, call);

@@ -87,7 +87,7 @@ describe("a call of the file system fails during a put", () => {
         expect(guarded.metrics.of.put.retries).toBe(index === 0 && when === "after" ? 0 : 1);
         const rebooted = await openLocalFiles(options, call, files.reboot({ content: "lost", names: "lost" }));
         expect((await read(rebooted)).equals(bytes)).toBe(true);
-        await driver.purge(key, call);
+        await driver.purge(key, undefined, call);
         expect(files.files()).toEqual([]);
       }
     },
@@ -129,7 +129,7 @@ describe("a call of the file system fails during a put", () => {
     expect((await failureOf(driver.put(key, body(), call))).code).toBe("BACKEND_FAILED");
     expect(files.files()).toHaveLength(2);
     files.fault = () => undefined;
-    await driver.purge(key, call);
+    await driver.purge(key, undefined, call);
     expect(files.files()).toEqual([]);
   });
 });

@@ -65,7 +65,7 @@ async function examine(root: string, { done }: Life, where: string): Promise<voi
     if (key === begun) expect(["whole", "missing"], `${where}: ${key}`).toContain(state);
     else expect(state, `${where}: ${key}`).toBe(expected.get(key) ?? "missing");
     expect(listed.get(key), `${where}: ${key} in the listing`).toBe(found?.length);
-    await driver.purge(key, call);
+    await driver.purge(key, undefined, call);
     // The key is free for whoever goes on.
     await driver.put(key, bodyOf(key), call);
     await driver.delete(key, call);

@@ -72,7 +72,7 @@ export class MemoryDriver implements ObjectDriver {
     this.blobs.delete(key);
   }
 
-  purge(key: PhysicalKey, call: Call): Promise<void> {
+  purge(key: PhysicalKey, _sizeBytes: number | undefined, call: Call): Promise<void> {
     return this.delete(key, call);
   }
 

@@ -212,7 +212,7 @@ export class Life {
       put: (key, body, call) => around("put", () => inner.put(key, body, call)),
       get: (key, range, call) => around("get", () => inner.get(key, range, call)),
       delete: (key, call) => around("delete", () => inner.delete(key, call)),
-      purge: (key, call) => around("purge", () => inner.purge(key, call)),
+      purge: (key, sizeBytes, call) => around("purge", () => inner.purge(key, sizeBytes, call)),
       async *list(after, call) {
         await point("list");
         yield* inner.list(after, call);

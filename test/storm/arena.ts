@@ -82,7 +82,7 @@ export class Arena implements AsyncDisposable {
   async replace(key: PhysicalKey, change: (stored: Buffer) => Buffer): Promise<Buffer> {
     const driver = await this.driver();
     const stored = await buffer(await driver.get(key, undefined, call));
-    await driver.purge(key, call);
+    await driver.purge(key, undefined, call);
     await driver.put(key, bodyOf(change(stored)), call);
     return stored;
   }
@@ -207,9 +207,9 @@ export class Arena implements AsyncDisposable {
         return await driver.get(key, range, under);
       },
       delete: (key, under) => driver.delete(key, under),
-      async purge(key, under) {
+      async purge(key, sizeBytes, under) {
         await pass("beforePurge", key);
-        await driver.purge(key, under);
+        await driver.purge(key, sizeBytes, under);
         await pass("afterPurge", key);
       },
       async *list(after, under) {

@@ -90,6 +90,15 @@ export const initial: Migration = {
         bytes bigint not null check (bytes >= 0),
         created_at timestamptz not null default now()
       ) with (autovacuum_vacuum_scale_factor = 0.02)`.execute(db);
+    // A function, so that it is one journey to the server; each statement in it sees what was committed before it. The first chunk is the claim on the
+    // key: its deletion waits for a batch that is being written, and no other begins. What that one wrote is seen by the next statements.
+    await sql`
+      create function delete_object_blob(doomed text, is_any boolean) returns void language plpgsql as $$
+      begin
+        delete from object_chunks where physical_key = doomed and position = 0;
+        delete from object_blobs where physical_key = doomed and (is_any or bytes > 0);
+        delete from object_chunks where physical_key = doomed;
+      end $$`.execute(db);
 
     await sql`
       create table scrubs (

@@ -30,7 +30,7 @@ export function withConcurrencyLimit(driver: PieceDriver, options: LimitOptions)
   return {
     ...forward(driver),
     delete: (key, call) => whole(call, () => driver.delete(key, call)),
-    purge: (key, call) => whole(call, () => driver.purge(key, call)),
+    purge: (key, sizeBytes, call) => whole(call, () => driver.purge(key, sizeBytes, call)),
     put: (key, body, call) =>
       whole(call, async (place) => {
         const open = async (under: Call) => {

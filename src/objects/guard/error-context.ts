@@ -48,7 +48,7 @@ export function withErrorContext(driver: PieceDriver): PieceDriver {
         return { next: () => about("get", key, call, () => pieces.next()), destroy: () => pieces.destroy() };
       }),
     delete: (key, call) => about("delete", key, call, () => driver.delete(key, call)),
-    purge: (key, call) => about("purge", key, call, () => driver.purge(key, call)),
+    purge: (key, sizeBytes, call) => about("purge", key, call, () => driver.purge(key, sizeBytes, call)),
     async *list(after, call) {
       const blobs = driver.list(after, call)[Symbol.asyncIterator]();
       try {

@@ -80,7 +80,7 @@ export function withMetrics(driver: PieceDriver, metrics: DriverMetrics): PieceD
         return { next: () => counted("get", next), destroy: () => pieces.destroy() };
       }),
     delete: (key, call) => begun("delete", () => driver.delete(key, call)),
-    purge: (key, call) => begun("purge", () => driver.purge(key, call)),
+    purge: (key, sizeBytes, call) => begun("purge", () => driver.purge(key, sizeBytes, call)),
     async *list(after, call) {
       metrics.of.list.operations++;
       const blobs = driver.list(after, call)[Symbol.asyncIterator]();

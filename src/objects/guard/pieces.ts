@@ -130,7 +130,7 @@ export function forward(driver: Omit<ObjectDriver, "put" | "get">): Omit<ObjectD
     name: driver.name,
     capabilities: (call) => driver.capabilities(call),
     delete: (key, call) => driver.delete(key, call),
-    purge: (key, call) => driver.purge(key, call),
+    purge: (key, sizeBytes, call) => driver.purge(key, sizeBytes, call),
     list: (after, call) => driver.list(after, call),
     [Symbol.asyncDispose]: () => driver[Symbol.asyncDispose](),
   };

@@ -42,7 +42,7 @@ export function withRetries(driver: PieceDriver, { policy, breaksMax, onRetry }:
     ...forward(driver),
     capabilities: (call) => repeated("capabilities", call, () => driver.capabilities(call)),
     delete: (key, call) => repeated("delete", call, () => driver.delete(key, call)),
-    purge: (key, call) => repeated("purge", call, () => driver.purge(key, call)),
+    purge: (key, sizeBytes, call) => repeated("purge", call, () => driver.purge(key, sizeBytes, call)),
 
     async put(key, body, call) {
       return await repeated("put", call, async (attempt) => {

@@ -29,7 +29,7 @@ export function withStallTimeout(driver: PieceDriver, options: StallOptions): Pi
     ...forward(driver),
     capabilities: (call) => whole(watch("capabilities", undefined, call), (under) => driver.capabilities(under)),
     delete: (key, call) => whole(watch("delete", key, call), (under) => driver.delete(key, under)),
-    purge: (key, call) => whole(watch("purge", key, call), (under) => driver.purge(key, under)),
+    purge: (key, sizeBytes, call) => whole(watch("purge", key, call), (under) => driver.purge(key, sizeBytes, under)),
     async put(key, body, call) {
       const watched = watch("put", key, call);
       const open = async (under: Call) => {

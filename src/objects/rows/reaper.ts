@@ -6,7 +6,8 @@ import type { PhysicalKey } from "../driver.ts";
 export interface LocationRow {
   readonly id: number;
   readonly physicalKey: PhysicalKey;
-  readonly storedBytes: number;
+  /** Where it was proven. */
+  readonly storedBytes: number | undefined;
   /** A put of it that ended may still be told again by the network, or a writer that was believed dead is at work: it is deleted once more later. */
   readonly isUnsettled: boolean;
 }
@@ -84,7 +85,7 @@ export async function condemned(
   return rows.map((row) => ({
     id: row.id,
     physicalKey: row.physical_key as PhysicalKey,
-    storedBytes: row.stored_bytes ?? 0,
+    storedBytes: row.stored_bytes ?? undefined,
     isUnsettled: row.unsettled,
   }));
 }
@@ -126,7 +127,7 @@ export async function condemnedAmong(
     id: row.id,
     backendId: row.backend_id,
     physicalKey: row.physical_key as PhysicalKey,
-    storedBytes: row.stored_bytes ?? 0,
+    storedBytes: row.stored_bytes ?? undefined,
     isUnsettled: row.unsettled,
   }));
 }

@@ -65,7 +65,7 @@ export class BlobWriter {
   async abandon(): Promise<void> {
     await this.#sending.catch(() => {}); // the failure that leads here, or one beside it
     // With the claim, a blob that has bytes is this one; one without bytes needs no claim, and may be that of another who was faster.
-    if (this.#isClaimed) await deleteBlob(this.#database, this.#key, sql`bytes > 0`);
+    if (this.#isClaimed) await deleteBlob(this.#database, this.#key, false);
   }
 
   async #send(batch: readonly Chunk[], sizeBytes: number | undefined): Promise<void> {
@@ -104,12 +104,7 @@ export class BlobWriter {
   }
 }
 
-/** Deletes a blob, or what there is of one. */
-export async function deleteBlob(database: Database, key: PhysicalKey, condition = sql`true`): Promise<void> {
-  await database.sql.transaction().execute(async (tx) => {
-    // The claim first: it waits for a batch that is being written, and no other begins. What that one wrote is seen by the next statements.
-    await sql`delete from object_chunks where physical_key = ${key} and position = 0`.execute(tx);
-    await sql`delete from object_blobs where physical_key = ${key} and ${condition}`.execute(tx);
-    await sql`delete from object_chunks where physical_key = ${key}`.execute(tx);
-  });
+/** Deletes a blob, or what there is of one; where `isAny` is false, only one that has bytes. */
+export async function deleteBlob(database: Database, key: PhysicalKey, isAny: boolean): Promise<void> {
+  await sql`select delete_object_blob(${key}, ${isAny})`.execute(database.sql);
 }

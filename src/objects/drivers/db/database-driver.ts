@@ -107,11 +107,11 @@ export class DatabaseDriver implements ObjectDriver {
 
   async delete(key: PhysicalKey, call: Call): Promise<void> {
     throwIfAborted(call);
-    await deleteBlob(this.#database, key);
+    await deleteBlob(this.#database, key, true);
   }
 
   /** Chunks of no blob are deleted with the rest. */
-  purge(key: PhysicalKey, call: Call): Promise<void> {
+  purge(key: PhysicalKey, _sizeBytes: number | undefined, call: Call): Promise<void> {
     return this.delete(key, call);
   }
 

@@ -129,7 +129,7 @@ class LocalFilesDriver implements ObjectDriver {
     await this.#directories.sync(fanOutOf(key), what);
   }
 
-  async purge(key: PhysicalKey, call: Call): Promise<void> {
+  async purge(key: PhysicalKey, _sizeBytes: number | undefined, call: Call): Promise<void> {
     throwIfAborted(call);
     const fanOut = fanOutOf(key);
     const directory = this.#directories.path(fanOut);

@@ -153,7 +153,7 @@ describe("what is not the driver's own", () => {
     await driver.put(key, body(), call);
     expect(await keys(driver)).toEqual([key]);
     await driver.delete(key, call);
-    await driver.purge(key, call);
+    await driver.purge(key, undefined, call);
     for (const name of names) expect(await readFile(join(root, name), "utf8")).toBe(name);
     expect(await keys(driver)).toEqual([]);
   });
@@ -180,7 +180,7 @@ describe("what is not the driver's own", () => {
       () => driver.put(other, body(), call),
       () => driver.get(other, undefined, call),
       () => driver.delete(other, call),
-      () => driver.purge(other, call),
+      () => driver.purge(other, undefined, call),
       () => keys(driver),
     ]) {
       expect((await failureOf(refused())).code).toBe("BACKEND_DENIED");
@@ -211,7 +211,7 @@ describe("things that happen to directories", () => {
     expect(await keys(driver)).toEqual([key]);
     await driver.delete(key, call);
     expect(await readdir(join(root, "ab"))).toEqual(expect.arrayContaining(left));
-    await driver.purge(key, call);
+    await driver.purge(key, undefined, call);
     expect(await readdir(join(root, "ab"))).toEqual([left[2]]);
   });
 
@@ -221,7 +221,7 @@ describe("things that happen to directories", () => {
     await rm(join(root, "ab"), { recursive: true });
     expect((await failureOf(driver.get(key, undefined, call))).code).toBe("BACKEND_KEY_MISSING");
     await driver.delete(key, call);
-    await driver.purge(key, call);
+    await driver.purge(key, undefined, call);
     expect(await keys(driver)).toEqual([]);
     await driver.put(key, body(), call);
     expect(await keys(driver)).toEqual([key]);
@@ -277,7 +277,7 @@ describe("without rights", () => {
         for (const work of [
           () => again.put(key, body(), call),
           () => again.delete(key, call),
-          () => again.purge(key, call),
+          () => again.purge(key, undefined, call),
         ]) {
           expect(await failureOf(work())).toMatchObject({
             code: "BACKEND_DENIED",
@@ -330,7 +330,7 @@ test.skipIf(!canMount)(
       };
       expect((await failureOf(filling())).code).toBe("BACKEND_FULL");
       // On a full one, deleting works.
-      for (const listed of await keys(driver)) await driver.purge(listed as PhysicalKey, call);
+      for (const listed of await keys(driver)) await driver.purge(listed as PhysicalKey, undefined, call);
       expect(await keys(driver)).toEqual([]);
     } finally {
       execFileSync("umount", [root]);

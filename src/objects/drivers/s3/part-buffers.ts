@@ -26,6 +26,11 @@ export class PartBuffers {
     this.#usualBytes = usualBytes;
   }
 
+  /** What is shorter is never sent in parts. */
+  get leastBytes(): number {
+    return Math.min(this.#usualBytes, partBytesMin);
+  }
+
   /** Bytes of the first parts of a body: smaller where many uploads are at work, larger where the size asks for it. */
   partBytes(sizeBytes: number | undefined): number {
     const isCrowded = this.#usedBytes + this.#usualBytes > budgetBytes;

@@ -125,11 +125,17 @@ export class S3Driver implements ObjectDriver {
     }
   }
 
-  /** Aborts unfinished uploads of the key as well: they hold parts that no listing of objects shows. */
-  async purge(key: PhysicalKey, call: Call): Promise<void> {
+  /**
+   * Aborts unfinished uploads of the key as well: they hold parts that no listing of objects shows. What is shorter than a part was never sent in parts.
+   */
+  async purge(key: PhysicalKey, sizeBytes: number | undefined, call: Call): Promise<void> {
     const { bucket, prefix } = this.#connection.configuration;
     const object = objectOf(prefix, key);
-    for (const uploadId of await this.#findUploads(object, key, call)) {
+    const uploads =
+      (sizeBytes ?? Number.POSITIVE_INFINITY) < this.#shop.buffers.leastBytes
+        ? []
+        : await this.#findUploads(object, key, call);
+    for (const uploadId of uploads) {
       const command = new AbortMultipartUploadCommand({ Bucket: bucket, Key: object, UploadId: uploadId });
       const request = requestFor("abort upload", object, key);
       await this.#connection

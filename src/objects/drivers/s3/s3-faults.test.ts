@@ -208,9 +208,9 @@ describe("a put of many parts", () => {
     expect((await failureOf(driver.put(key, body(large), call))).code).toBe("BACKEND_FAILED");
     expect([...server.uploads.keys()]).toHaveLength(1);
     server.fault = () => undefined;
-    await driver.purge(createPhysicalKey(), call);
+    await driver.purge(createPhysicalKey(), undefined, call);
     expect([...server.uploads.keys()]).toHaveLength(1);
-    await driver.purge(key, call);
+    await driver.purge(key, undefined, call);
     expect([...server.uploads.keys()]).toEqual([]);
   });
 

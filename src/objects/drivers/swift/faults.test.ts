@@ -187,7 +187,7 @@ describe("a put that fails, or only seems to", () => {
     expect((await failureOf(put(large, key))).code).toBe("BACKEND_FAILED");
     server.faults.length = 0;
     expect(server.names("c").length).toBeGreaterThan(0);
-    await driver.purge(key, call);
+    await driver.purge(key, undefined, call);
     expect(server.names("c")).toEqual([]);
   });
 
@@ -270,7 +270,7 @@ describe("servers that say less of themselves", () => {
       const { key } = await put(large, createPhysicalKey(), isSizeKnown);
       expect(server.names("c")).toEqual([key]);
       expect((await get(key)).equals(large)).toBe(true);
-      await driver.purge(key, call);
+      await driver.purge(key, undefined, call);
     }
   });
 

@@ -116,7 +116,7 @@ function describeSwift(
         const found = await get(key);
         expect(results.some(({ status }, at) => status === "fulfilled" && bodies[at]?.equals(found))).toBe(true);
         // Segments of one that was beaten after it had ended are found by purge only.
-        await backend.driver.purge(key, call);
+        await backend.driver.purge(key, undefined, call);
         expect(await backend.remains()).toEqual([]);
       }
     });
@@ -148,7 +148,7 @@ function describeSwift(
       for (const at of ["0", "1"]) await backend.store(`a b/segments/${key}/token/${at}`, Buffer.from("part"));
       await backend.store(`a b/segments/${other}/token/0`, Buffer.from("part"));
       expect((await failureOf(get(key))).code).toBe("BACKEND_KEY_MISSING");
-      await backend.driver.purge(key, call);
+      await backend.driver.purge(key, undefined, call);
       expect(await backend.remains()).toEqual([`a b/${other}`, `a b/segments/${other}/token/0`]);
     });
 
@@ -179,7 +179,7 @@ function describeSwift(
       for await (const blob of backend.driver.list(undefined, call)) entries.push(blob);
       expect(entries).toEqual([]);
       await put(key, Buffer.from("ours"));
-      await backend.driver.purge(key, call);
+      await backend.driver.purge(key, undefined, call);
       expect((await backend.remains()).toSorted()).toEqual(foreign.toSorted());
     });
 

@@ -88,7 +88,7 @@ export class SwiftDriver implements ObjectDriver {
     await this.#delete(key, this.#attempt("delete", key), call);
   }
 
-  async purge(key: PhysicalKey, call: Call): Promise<void> {
+  async purge(key: PhysicalKey, _sizeBytes: number | undefined, call: Call): Promise<void> {
     const attempt = this.#attempt("purge", key);
     await this.#delete(key, attempt, call);
     for await (const { name } of this.#entries({ prefix: this.#segmentsOf(key) }, attempt, call)) {
