@@ -135,7 +135,7 @@ export class LockSession implements AsyncDisposable {
   }
 
   #connect(): Promise<LockConnection> {
-    if (this.#connection) return this.#connection;
+    if (this.#connection !== undefined) return this.#connection;
     const opening = this.#open(() => {
       if (this.#connection === opening) this.#connection = undefined;
     });
