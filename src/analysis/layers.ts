@@ -183,6 +183,8 @@ export class Layers {
     if (!known.isVerified || !known.hasDocument) return false;
     const mayRead = known.isAccessible || (source.isAuthority && (await source.has(layer.descriptor, call)));
     if (!mayRead) return false;
+    // Images of one base come one after the other; the publication of each renews and locks what it stands on.
+    if (known.isAccessible && known.isJustUsed) return true;
     return this.#database.transaction(async (tx) => {
       if (!known.isAccessible) await recordAccess(tx, account, layer.descriptor.digest);
       return (await useLayers(tx, [key])).has(key);

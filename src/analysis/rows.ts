@@ -8,7 +8,12 @@ export interface KnownLayer {
   /** The account has shown that it may read the blob. */
   readonly isAccessible: boolean;
   readonly hasDocument: boolean;
+  /** Its use has been renewed so lately that it stays for long anyway. */
+  readonly isJustUsed: boolean;
 }
+
+/** Short beside the time for which an unused layer stays. */
+const justUsedSeconds = 60;
 
 export async function findLayer(
   database: Database,
@@ -33,12 +38,19 @@ export async function findLayer(
           .select("account"),
       ).as("accessible"),
       exists(selectFrom("layer_documents").where("layer_key", "=", layerKey).select("layer_key")).as("document"),
+      exists(
+        selectFrom("layer_documents")
+          .where("layer_key", "=", layerKey)
+          .where("last_used_at", ">", sql<Date>`now() - make_interval(secs => ${justUsedSeconds})`)
+          .select("layer_key"),
+      ).as("just_used"),
     ])
     .executeTakeFirstOrThrow();
   return {
     isVerified: Boolean(row.verified),
     isAccessible: Boolean(row.accessible),
     hasDocument: Boolean(row.document),
+    isJustUsed: Boolean(row.just_used),
   };
 }
 
