@@ -5,5 +5,5 @@
 export { type AnalysisRequest, Analyzer, type ImageName } from "./analyze-image.ts";
 export { LayerPool } from "./layer-pool.ts";
 export { giveUpDocument } from "./lost-documents.ts";
-export type { AnalysisReport, LayerCacheUse, LayerReport } from "./report.ts";
+export type { AnalysisReport, LayerReport } from "./report.ts";
 export { previewUnusedLayers, retireUnusedLayers, type UnusedLayers } from "./retire-layers.ts";

@@ -1,9 +1,10 @@
 import { lstat } from "node:fs/promises";
 import { resolve } from "node:path";
-import type { LayerCacheUse } from "../analysis/index.ts";
+import type { AnalysisReport } from "../analysis/index.ts";
+import { isTemporaryFull } from "../errors/index.ts";
 import type { CacheStats, LayerCache } from "../layercache/index.ts";
-import type { ImageSource } from "../oci/index.ts";
-import type { Call, Progress } from "../runtime/index.ts";
+import type { ImageSource, LayerSource } from "../oci/index.ts";
+import { type Call, type Progress, throwIfAborted } from "../runtime/index.ts";
 import type { ApplicationOptions } from "./application.ts";
 
 /** What says where the layer cache is and how large it may become. */
@@ -75,17 +76,11 @@ async function open(
   return await openLayerCache({ directory, bytesMax, tell }, call);
 }
 
-/** A source of images that may stand behind a layer cache. */
-interface SourceInUse {
-  readonly source: ImageSource;
-  /** What the cache has saved so far; `undefined` without one. */
-  readonly use: () => LayerCacheUse | undefined;
-}
-
 /** The layer cache of an application: opened when the first image of a registry is analysed, one for all of them. */
 export class SharedLayerCache implements AsyncDisposable {
   readonly #choice: LayerCacheChoice;
   #cache: Promise<LayerCache> | undefined;
+  #givingWay: Promise<boolean> | undefined;
   /** Of the analysis that began last: where trouble is told. */
   #progress: Progress | undefined;
 
@@ -93,22 +88,45 @@ export class SharedLayerCache implements AsyncDisposable {
     this.#choice = choice;
   }
 
-  /** `source`, with the cache before its layers if it is turned on and they come from elsewhere. */
-  async before(source: ImageSource, progress: Progress, call: Call): Promise<SourceInUse> {
-    if (!this.#choice.configuration.layerCache.enabled || !source.layers.isAuthority) {
-      return { source, use: () => undefined };
-    }
+  /**
+   * Analyses an image of `source`, with the cache before its layers if it is turned on and they come from elsewhere. The report says what it has saved.
+   * Should the analysis find no room on the disk that both share, it is the cache that gives way.
+   */
+  async before(
+    source: ImageSource,
+    analyze: (source: ImageSource) => Promise<AnalysisReport>,
+    progress: Progress,
+    call: Call,
+  ): Promise<AnalysisReport> {
+    if (!this.#choice.configuration.layerCache.enabled || this.#givingWay !== undefined) return await analyze(source);
     this.#progress = progress;
-    const layers = (await this.#open(call)).before(source.layers);
-    return {
-      source: {
-        description: source.description,
-        layers,
-        resolve: (platform, under) => source.resolve(platform, under),
-        [Symbol.asyncDispose]: () => source[Symbol.asyncDispose](),
-      },
-      use: () => ({ hits: layers.hits, bytesSaved: layers.bytesSaved }),
-    };
+    const layers = source.layers.isAuthority ? (await this.#open(call)).before(source.layers) : undefined;
+    const withUse = (report: AnalysisReport): AnalysisReport =>
+      layers === undefined ? report : { ...report, layerCache: { hits: layers.hits, bytesSaved: layers.bytesSaved } };
+    try {
+      return withUse(await analyze(layers === undefined ? source : withLayers(source, layers)));
+    } catch (error) {
+      if (!isTemporaryFull(error) || call.signal.aborted) throw error;
+      this.#givingWay ??= this.#giveWay(progress, call);
+      if (!(await this.#givingWay)) throw error;
+      // Layers that are done by now are known.
+      return withUse(await analyze(source));
+    }
+  }
+
+  /** Returns whether there was anything to give. */
+  async #giveWay(progress: Progress, call: Call): Promise<boolean> {
+    const directory = directoryOf(this.#choice);
+    if (!(await isThere(directory))) return false;
+    progress.tell(`there is no room beside the layer cache ${directory}: it is emptied, and not used any more`);
+    try {
+      await (await this.#open(call)).clear(call);
+      return true;
+    } catch (error) {
+      throwIfAborted(call);
+      call.log.warn({ err: error }, "layer cache not emptied");
+      return false;
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -127,4 +145,13 @@ export class SharedLayerCache implements AsyncDisposable {
     });
     return this.#cache;
   }
+}
+
+function withLayers(source: ImageSource, layers: LayerSource): ImageSource {
+  return {
+    description: source.description,
+    layers,
+    resolve: (platform, call) => source.resolve(platform, call),
+    [Symbol.asyncDispose]: () => source[Symbol.asyncDispose](),
+  };
 }

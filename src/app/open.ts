@@ -5,7 +5,14 @@ import { type AnalysisDocument, type ImageRecord, Images, listImages } from "../
 import type { PackageType } from "../layer/index.ts";
 import { bytesToText, type MergedEntry, type Package, pathText } from "../layer/index.ts";
 import { guard, openObjectStore } from "../objects/index.ts";
-import { formatPlatform, openSource, parsePlatform, parseReference } from "../oci/index.ts";
+import {
+  formatPlatform,
+  type ImageSource,
+  openSource,
+  parsePlatform,
+  parseReference,
+  type ResolvedImage,
+} from "../oci/index.ts";
 import type { Call } from "../runtime/index.ts";
 import type {
   AnalysisOutcome,
@@ -146,19 +153,15 @@ class OpenApplication implements Application {
     const platform = options.platform === undefined ? undefined : parsePlatform(options.platform);
     const name = options.name === undefined ? undefined : nameOf(options.name);
     await using opened = await openSource(text, { insecure, credentials, limits, temporaryDirectory, progress }, call);
-    const { source, use } = await this.#layerCache.before(opened, progress, call);
-    const report = await analyzer.analyze(
-      {
-        account,
-        source,
-        platform,
-        progress,
-        nameFor: (image) => name ?? (image.suggestedName === undefined ? undefined : nameOf(image.suggestedName)),
-      },
-      call,
-    );
-    const layerCache = use();
-    return layerCache === undefined ? report : { ...report, layerCache };
+    const request = {
+      account,
+      platform,
+      progress,
+      nameFor: (image: ResolvedImage) =>
+        name ?? (image.suggestedName === undefined ? undefined : nameOf(image.suggestedName)),
+    };
+    const analyze = (source: ImageSource) => analyzer.analyze({ ...request, source }, call);
+    return await this.#layerCache.before(opened, analyze, progress, call);
   }
 
   async *listImages(): AsyncGenerator<ImageSummary> {
