@@ -3,7 +3,8 @@ import { mkdir, open, readdir, readFile, stat, writeFile } from "node:fs/promise
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { type BuiltImage, ociArchive } from "../images/builder.ts";
+import { type BuiltImage, buildImage, ociArchive, sha256 } from "../images/builder.ts";
+import { mountSmallVolume } from "../layercache/small-volume.ts";
 import { type RecordedRequest, TestRegistry } from "../registry/registry-server.ts";
 import { documentOf, ended, startStowage, stowage, temporaryDirectory } from "./command.ts";
 import { type Images, writeImages } from "./images.ts";
@@ -199,6 +200,25 @@ describe("no cache", () => {
       code: "LAYER_CACHE_UNUSABLE",
       details: { directory: cacheDirectory() },
     });
+  });
+
+  it("where the disk has no room for it and the analyses: they come first", async (context) => {
+    using volume = mountSmallVolume(3_000_000);
+    if (volume === undefined) return context.skip("SKIPPED: no tmpfs can be mounted here");
+    const many = Array.from({ length: 24 }, (_, number) => {
+      const names = Array.from({ length: 2000 }, (_each, file) => `${number}/${sha256(`${number} ${file}`).slice(7)}`);
+      return buildImage({ layers: [names.map((path) => ({ path, content: sha256(path) }))] });
+    });
+    for (const [number, each] of many.entries()) registry.push("many", each, String(number));
+    const path = join(tmp, "small.yaml");
+    await writeFile(path, `tmp_dir: ${volume.path}\nservices: {analyzer: {layer_cache_enable: true}}\n`);
+    const sources = many.map((_, number) => `${registry.host}/many:${number}`);
+    const { code, stdout, stderr } = await stowage([
+      ...["--config", path, "analyze", ...sources, ...emptyDatabase(), "-o", "json"],
+    ]);
+    expect({ code, stderr: code === 0 ? "" : stderr }).toEqual({ code: 0, stderr: "" });
+    expect(documentOf("analyze-several", stdout)).toMatchObject({ analyzed: 24, failed: 0 });
+    expect(stderr).toMatch(/the layer cache [^"]* can't be used|no room beside the layer cache/);
   });
 
   it.each(["stats", "list", "trim", "verify", "clear"])("cache %s says so, and starts no database", async (command) => {
