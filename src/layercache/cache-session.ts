@@ -42,6 +42,8 @@ const shortages = new Set(["EMFILE", "ENFILE", "ENOMEM"]);
 const claimAttemptsMax = 10_000;
 const waitsMax = 200;
 const waitMs = 10;
+/** What others put into the directory is seen so late at most. */
+const surveyEveryMs = 600_000;
 
 /**
  * One process's part in the cache: as long as it is open, its reservations and uses count. It ends when its last use does, after the first trouble with
@@ -56,6 +58,7 @@ export class CacheSession {
   readonly #owner: string;
   readonly #locks: DisposableStack;
   #active = 0;
+  #surveyedAt = 0;
   #isRetired = false;
   #isClosed = false;
 
@@ -190,6 +193,7 @@ export class CacheSession {
 
   /** Makes room for a layer and reserves it, or says why not. */
   async claim(digest: string, size: number, call: Call): Promise<Claim> {
+    if (this.#now() - this.#surveyedAt > surveyEveryMs) await this.survey(call);
     const token = randomBytes(16).toString("hex");
     const cost = costOf(size, this.directory.blockBytes);
     let hasReclaimed = false;
@@ -249,6 +253,7 @@ export class CacheSession {
   /** Looks at what lies in the directory: adopts blobs that have no row, removes garbage of ours, counts what is foreign. Returns the foreign paths. */
   async survey(call: Call, pathsMax = 0): Promise<string[]> {
     const { directory, index } = this;
+    this.#surveyedAt = this.#now();
     // The names first, then the index: a file of ours has a row before it is there, and until it is gone.
     const kinds = [
       ["partial", "token", (name: string) => directory.partial(name)],

@@ -111,6 +111,8 @@ export class CachedSource implements CachedLayers {
     } catch (error) {
       throwIfAborted(call);
       this.#host.report(troubleOf(error));
+      // A later image begins anew.
+      session.retire();
       return undefined;
     }
   }

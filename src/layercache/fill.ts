@@ -72,7 +72,8 @@ export class Fill extends Transform {
   }
 
   override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
-    this.#end(false).then(
+    // A reader that has all bytes may leave before the end.
+    this.#finish().then(
       () => done(error),
       (failure: Error) => done(error ?? failure),
     );
@@ -101,7 +102,7 @@ export class Fill extends Transform {
   }
 
   async #finish(): Promise<void> {
-    if (this.#isOver) return;
+    if (this.#isOver) return await this.#done.promise;
     const isWhole = this.#position === this.#room.size && this.#hash.digest("hex") === this.#room.digest;
     await this.#end(isWhole);
   }

@@ -19,6 +19,8 @@ import type {
 } from "./types.ts";
 
 const foreignPathsMax = 1000;
+/** Finding the index busy takes long: not for each image. */
+const busyAgainMs = 300_000;
 
 /**
  * Opens the cache: puts in order what crashes have left, and makes the limit hold. Trouble with the disk is no failure: the cache passes everything
@@ -40,6 +42,7 @@ class BoundedLayerCache implements LayerCache {
   #opening: Promise<CacheSession> | undefined;
   /** Why the cache can't be used; looked at anew for each image. */
   #trouble: CacheTrouble | undefined;
+  #againAt = 0;
   #isDisposed = false;
 
   constructor({ directory, bytesMax, tell, clock = systemClock, files = realCacheFiles }: LayerCacheOptions) {
@@ -60,7 +63,7 @@ class BoundedLayerCache implements LayerCache {
   before(source: LayerSource): CachedLayers {
     // Blobs of layouts and archives are on a disk already.
     if (!source.isAuthority) return passedThrough(source);
-    this.#trouble = undefined;
+    if (this.#now() >= this.#againAt) this.#trouble = undefined;
     return new CachedSource(this.#host, source);
   }
 
@@ -160,7 +163,9 @@ class BoundedLayerCache implements LayerCache {
       return await work(session);
     } catch (error) {
       throwIfAborted(call);
-      throw unusable(this.#options.directory, troubleOf(error));
+      const trouble = troubleOf(error);
+      this.#session?.retire();
+      throw unusable(this.#options.directory, trouble);
     }
   }
 
@@ -171,6 +176,7 @@ class BoundedLayerCache implements LayerCache {
     } catch (error) {
       throwIfAborted(call);
       this.#trouble = troubleOf(error);
+      this.#againAt = this.#now() + (this.#trouble.kind === "busy" ? busyAgainMs : 0);
       this.#report(this.#trouble);
       return undefined;
     }
@@ -192,6 +198,10 @@ class BoundedLayerCache implements LayerCache {
     } finally {
       this.#opening = undefined;
     }
+  }
+
+  #now(): number {
+    return this.#options.clock.now().getTime();
   }
 
   #report(trouble: CacheTrouble): void {
