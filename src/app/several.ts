@@ -4,8 +4,11 @@ import { listTags, parseReference, type Reference, type SourceOptions } from "..
 import { type Call, throwIfAborted } from "../runtime/index.ts";
 import type { AnalysisOutcome, SeveralProgress, SourceSelection } from "./application.ts";
 
-/** Images that are under way at once: while one asks its registry, waits for the disk or is merged, the layers of others keep the threads busy. */
-const imagesAtOnce = 4;
+/**
+ * Images that are under way at once: while some ask their registry, wait for the disk or are merged, the layers of others keep the threads busy. From a
+ * disk two are enough; what more of them cost is small, since layers and merging have bounds of their own.
+ */
+const imagesAtOnce = 8;
 
 /** A source that is still to be analysed, or what is known of it already. */
 type Planned = string | AnalysisOutcome;

@@ -172,7 +172,11 @@ describe("an interrupt", () => {
   });
 
   it("leaves what is done, and says what is not", async () => {
-    const sources = [`oci:${layout}:1`, ...[1, 2, 3, 4, 5].map((tag) => `${silent}:${tag}`), `oci:${layout}:2`];
+    const sources = [
+      `oci:${layout}:1`,
+      ...Array.from({ length: 10 }, (_, tag) => `${silent}:${tag}`),
+      `oci:${layout}:2`,
+    ];
     const child = startStowage(["analyze", ...sources, "-o", "json", ...data]);
     const isFirstDone = new Promise<void>((resolve) => {
       child.stderr?.on("data", (text) => String(text).includes('"sourceEnded"') && resolve());
@@ -183,8 +187,8 @@ describe("an interrupt", () => {
     const { code, stdout, stderr } = await end;
     expect(code).toBe(130);
     const { sources: results, ...counts } = documentOf("analyze-several", stdout);
-    expect(counts).toMatchObject({ analyzed: 1, failed: 0, notDone: 6 });
-    expect(results.map(({ outcome }: Result) => outcome)).toEqual(["analyzed", ...Array(6).fill("notDone")]);
+    expect(counts).toMatchObject({ analyzed: 1, failed: 0, notDone: 11 });
+    expect(results.map(({ outcome }: Result) => outcome)).toEqual(["analyzed", ...Array(11).fill("notDone")]);
     expect(stderr.trim().split("\n").at(-1)).toContain('"code":"INPUT_INTERRUPTED"');
   });
 });
