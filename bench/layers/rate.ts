@@ -9,7 +9,7 @@ import type { Ground } from "./ground.ts";
 import { smallTag, writeSmallImages } from "./images.ts";
 
 const goal = 2;
-const smallImages = 50;
+const smallImages = 30;
 
 interface Cost extends Omit<Measurement, "stdout"> {
   /** What of the wall all the starts of a program took that did nothing, where that is told apart. */
