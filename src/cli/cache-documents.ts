@@ -27,7 +27,7 @@ export const cacheDocuments = {
       entries: count.describe("layers in the cache"),
       blobBytes: bytes.describe("their bytes"),
       bytesCounted: bytes.describe(
-        "what counts against the limit: all that lies in the directory, and what is reserved",
+        "what counts against the limit: all that lies in the directory, what is reserved, and the most that the index of a cache of this limit can need",
       ),
       bytesReserved: bytes.describe("of that, room for downloads that are under way"),
       bytesForeign: bytes.describe("of that, files that the cache did not make; it never removes them"),

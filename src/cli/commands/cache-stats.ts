@@ -39,7 +39,8 @@ export async function cacheStats(context: Context): Promise<void> {
       ["directory", printable(status.directory)],
       ["turned on", isEnabled ? "yes" : "no: services.analyzer.layer_cache_enable turns it on"],
       ["limit", bytesMax === undefined ? "not said in this configuration" : formatBytes(bytesMax)],
-      ["taken up", `${formatBytes(status.bytesCounted)}${share(status.bytesCounted, bytesMax)}`],
+      // What the index is allowed depends on the limit.
+      ["taken up", bytesMax === undefined ? undefined : share(status.bytesCounted, bytesMax)],
       ["layers", `${formatCount(status.entries)}, ${formatBytes(status.blobBytes)}`],
       ["in use", status.entriesInUse === 0 ? undefined : plural(status.entriesInUse, "layer")],
       ["downloads", status.bytesReserved === 0 ? undefined : `${formatBytes(status.bytesReserved)} reserved`],
@@ -50,6 +51,6 @@ export async function cacheStats(context: Context): Promise<void> {
   );
 }
 
-function share(part: number, whole: number | undefined): string {
-  return whole === undefined ? "" : ` (${((part / whole) * 100).toFixed(1)} %)`;
+function share(part: number, whole: number): string {
+  return `${formatBytes(part)} (${((part / whole) * 100).toFixed(1)} %)`;
 }
