@@ -1,9 +1,8 @@
-// biome-ignore lint/plugin: reads at most a header, by range
-import { buffer } from "node:stream/consumers";
 import { z } from "zod";
 import type { Call } from "../runtime/index.ts";
 import type { ObjectDriver, PhysicalKey } from "./driver.ts";
 import { headerBytesMax, headerLength, prefixBytes } from "./envelope.ts";
+import { collect } from "./short-bytes.ts";
 
 const headerSchema = z.object({
   installation: z.string(),
@@ -20,7 +19,8 @@ export async function readHeader(
   key: PhysicalKey,
   call: Call,
 ): Promise<z.infer<typeof headerSchema> | undefined> {
-  const begin = await buffer(await driver.get(key, { first: 0, last: prefixBytes + headerBytesMax - 1 }, call));
+  const most = prefixBytes + headerBytesMax;
+  const begin = await collect(await driver.get(key, { first: 0, last: most - 1 }, call), most);
   const length = headerLength(begin);
   if (length === undefined || begin.length < prefixBytes + length) return undefined;
   try {

@@ -1,12 +1,11 @@
 import { randomUUID } from "node:crypto";
 import { Readable } from "node:stream";
-// biome-ignore lint/plugin: reads at most `markerBytesMax`, by range
-import { buffer } from "node:stream/consumers";
 import type { Database } from "../db/index.ts";
 import { isCode, StowageError } from "../errors/index.ts";
 import { announce, type Call } from "../runtime/index.ts";
 import type { ObjectDriver, PhysicalKey } from "./driver.ts";
 import { type BackendRow, intendMarker, readBackends, readInstallation, recordMarker } from "./rows/backends.ts";
+import { collect } from "./short-bytes.ts";
 
 /**
  * A shared backend says whose it is by a marker object, so that a service on a new, a second or a restored database can't remove or overwrite what
@@ -65,7 +64,7 @@ async function findMarker(
 
 async function readMarker(driver: ObjectDriver, key: PhysicalKey, call: Call): Promise<Marker | undefined> {
   try {
-    const bytes = await buffer(await driver.get(key, { first: 0, last: markerBytesMax - 1 }, call));
+    const bytes = await collect(await driver.get(key, { first: 0, last: markerBytesMax - 1 }, call), markerBytesMax);
     // Whatever a stranger may have put there, `null` too, has fields or none.
     const { installation, backend, token } = Object(JSON.parse(bytes.toString())) as Record<string, unknown>;
     return { installation: String(installation), backend: String(backend), token: String(token) };
