@@ -22,11 +22,13 @@ import { describe, expect, it } from "vitest";
 import { failureOf } from "../../test/conformance/failure.ts";
 import { layerSourceSuite } from "../../test/conformance/layer-source-suite.ts";
 import { ManualClock } from "../../test/fault/manual-clock.ts";
+import { createRandom } from "../../test/fault/random.ts";
 import { diskUse } from "../../test/layercache/disk-use.ts";
 import { hexOf, type ModelLayer, ModelSource, modelLayer, readAll } from "../../test/layercache/model-source.ts";
 import { StowageError } from "../errors/index.ts";
 import type { LayerSource } from "../oci/index.ts";
 import { createCall, silentProgress } from "../runtime/index.ts";
+import { costOf } from "./accounting.ts";
 import { type CacheFiles, realCacheFiles } from "./cache-files.ts";
 import { openLayerCache } from "./index.ts";
 import type { LayerCache, LayerCacheOptions } from "./types.ts";
@@ -364,6 +366,31 @@ describe("layer cache", () => {
       expect(await ground.read(cached, first)).toBe("hit");
       expect(await ground.read(cached, second)).toBe("miss");
       await ground.expectInOrder(cache);
+    });
+
+    const seed = Date.now() % 1_000_000;
+    it(`keeps exactly what a list in order of use would keep, seed ${seed}`, async () => {
+      using ground = new Ground();
+      const random = createRandom(seed);
+      const several = Array.from({ length: 12 }, (_, place) => modelLayer(place, 1 + random.integer(600_000)));
+      const source = new ModelSource(several);
+      const bytesMax = 2 * megabyte;
+      const clock = new ManualClock();
+      await using cache = await ground.open(bytesMax, { clock });
+      const { bytesCounted: overhead } = await cache.stats(call);
+      let kept: ModelLayer[] = [];
+      const costs = () => kept.reduce((sum, { bytes }) => sum + costOf(bytes.length, 4096), 0);
+      for (let turn = 0; turn < 150; turn++) {
+        await clock.advance(1);
+        const layer = random.pick(several);
+        expect(await ground.read(cache.before(source), layer)).toBe(kept.includes(layer) ? "hit" : "miss");
+        kept = kept.filter((other) => other !== layer);
+        while (costs() + costOf(layer.bytes.length, 4096) > bytesMax - overhead) kept.shift();
+        kept.push(layer);
+      }
+      expect((await collect(cache.entries(call))).map(({ digest }) => digest)).toEqual(
+        kept.map(({ descriptor }) => descriptor.digest),
+      );
     });
 
     it("lets a layer that is larger than the cache pass, and drops nothing for it", async () => {
