@@ -221,8 +221,9 @@ describe("terminal", () => {
       "✗ b:1  IMAGE_NOT_FOUND: no such image (image: b:1)",
       "2 of 4 images, 1 failed  ██████████░░░░░░░░░░   50%  6.00 MB  2.86 MB/s  3 s left",
     ]);
+    progress.endSource({ source: "c:1", outcome: "notDone" });
     progress[Symbol.dispose]();
-    expect((await see()).length).toBe(2);
+    expect((await see()).slice(2)).toEqual(["– c:1  not done"]);
     expect(ticker.timers).toBe(0);
   });
 

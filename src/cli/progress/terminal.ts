@@ -38,7 +38,9 @@ export function createTerminalProgress(stream: OutputStream, colors: Colors, tic
         above(`${colors.green("✓")} ${printable(task.label)}  ${colors.dim(printable(outcome))}`);
     },
     sourceEnded(outcome) {
-      const mark = outcome.outcome === "failed" ? colors.red("✗") : colors.green("✓");
+      const mark = { analyzed: colors.green("✓"), failed: colors.red("✗"), notDone: colors.yellow("–") }[
+        outcome.outcome
+      ];
       above(`${mark} ${printable(outcome.source)}  ${colors.dim(printable(describeOutcome(outcome)))}`);
     },
     told: (text) => above(`${colors.yellow("!")} ${printable(text)}`),
