@@ -79,6 +79,6 @@ export const realCacheFiles: CacheFiles = {
   },
   async blockBytes(path) {
     // What a network file system names here is the size of its requests.
-    return Math.min(Math.max((await statfs(path)).bsize, 4096), 64 * 1024);
+    return Math.min(Math.max((await statfs(path)).bsize, 4096), 128 * 1024);
   },
 };

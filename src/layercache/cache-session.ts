@@ -127,7 +127,7 @@ export class CacheSession {
 
   /** Keeps the session open, and the process known to be alive, until it is disposed of. */
   hold(): Disposable {
-    if (this.#isClosed) throw new CacheTrouble("gone", "the cache has been closed");
+    if (this.#isClosed) throw new CacheTrouble("closed", "it has been closed");
     this.#active++;
     let isHeld = true;
     return {

@@ -124,7 +124,7 @@ export class CachedSource implements CachedLayers {
       const row = await session.index.find(digest, call);
       if (row === undefined || row.state === "deleting") return "absent";
       // Nobody learns from the cache, not even by its timing, what the source would not tell.
-      if (!this.#readable.has(layer.digest) && !(await this.has(layer, call))) return "past";
+      if (!(await this.#mayRead(layer, call))) return "past";
       if (row.state === "filling") {
         if (await this.#settled(session, digest, row.token ?? "", call)) continue;
         return "past";
@@ -135,6 +135,17 @@ export class CachedSource implements CachedLayers {
       return entry;
     }
     return "past";
+  }
+
+  async #mayRead(layer: Descriptor, call: Call): Promise<boolean> {
+    if (this.#readable.has(layer.digest)) return true;
+    try {
+      return await this.has(layer, call);
+    } catch {
+      throwIfAborted(call);
+      // A registry that can't answer this question may still send the layer, or says better why not.
+      return false;
+    }
   }
 
   async #openThrough(session: CacheSession, layer: Descriptor, call: Call): Promise<Readable | undefined> {

@@ -155,7 +155,7 @@ export class IndexFile implements Disposable {
   async #whenFree<T>(body: () => T, call: Call): Promise<T> {
     return await whenFree(
       () => {
-        if (!this.#database.isOpen) throw new CacheTrouble("gone", "its index has been closed");
+        if (!this.#database.isOpen) throw new CacheTrouble("closed", "its index has been closed");
         try {
           return { value: body() };
         } catch (error) {

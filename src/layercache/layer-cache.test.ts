@@ -125,6 +125,19 @@ describe("layer cache", () => {
     expect(friend.asked).toEqual([first.descriptor.digest]);
   });
 
+  it("leaves it to the source whether a layer comes that it can't be asked about", async () => {
+    using ground = new Ground();
+    await using cache = await ground.open();
+    await ground.read(cache.before(ground.source), first);
+    const odd: LayerSource = {
+      ...plain(ground.source),
+      has: () => Promise.reject(new StowageError("REGISTRY_REFUSED", { host: "model.test", status: 405 })),
+    };
+    expect(await ground.read(cache.before(odd), first)).toBe("miss");
+    expect(ground.source.opened).toHaveLength(2);
+    expect(ground.told).toEqual([]);
+  });
+
   it("does not let a stranger wait for another's download", async () => {
     using ground = new Ground();
     await using cache = await ground.open();

@@ -183,7 +183,7 @@ class BoundedLayerCache implements LayerCache {
   }
 
   async #current(call: Call): Promise<CacheSession> {
-    if (this.#isDisposed) throw new CacheTrouble("gone", "the cache has been closed");
+    if (this.#isDisposed) throw new CacheTrouble("closed", "it has been closed");
     if (this.#session?.isRetired) this.#session = undefined;
     if (this.#session) return this.#session;
     // Several may wait for it; that one of them is interrupted is nothing to the others.
@@ -205,7 +205,7 @@ class BoundedLayerCache implements LayerCache {
   }
 
   #report(trouble: CacheTrouble): void {
-    if (this.#told.has(trouble.kind)) return;
+    if (trouble.kind === "closed" || this.#told.has(trouble.kind)) return;
     this.#told.add(trouble.kind);
     this.#tell(
       `the layer cache ${this.#options.directory} can't be used: ${trouble.message}; layers are read without it`,

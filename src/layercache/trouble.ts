@@ -1,6 +1,7 @@
 import { messageOf, StowageError } from "../errors/index.ts";
 
-export type TroubleKind = "full" | "refused" | "gone" | "damaged" | "busy" | "other";
+/** `closed`: by a trouble that was told already. */
+export type TroubleKind = "full" | "refused" | "gone" | "damaged" | "busy" | "closed" | "other";
 
 /** The cache can't do something; the analysis goes on without. */
 export class CacheTrouble extends Error {

@@ -86,16 +86,19 @@ describe("an analysis with the layer cache", () => {
     expect(outcome(warm.report)).toEqual(outcome(cold.report));
   });
 
-  it.each([
-    ["flipped bits", (path: string) => writeFileSync(path, readFileSync(path).fill(0x55, 700, 710))],
-    ["zeros", (path: string) => writeFileSync(path, readFileSync(path).fill(0))],
-    ["an end that is missing", (path: string) => truncateSync(path, readFileSync(path).length - 1)],
-  ])("fetches again, unseen, what lies there with %s", async (_, spoil) => {
+  it("fetches again, unseen, what lies damaged in the cache", async () => {
     const cold = await analyze();
-    for (const path of entries()) spoil(path);
-    const mended = await analyze();
-    expect([mended.downloads, mended.layers.hits]).toEqual([2, 0]);
-    expect(outcome(mended.report)).toEqual(outcome(cold.report));
+    const damages = [
+      (path: string) => writeFileSync(path, readFileSync(path).fill(0x55, 700, 710)),
+      (path: string) => writeFileSync(path, readFileSync(path).fill(0)),
+      (path: string) => truncateSync(path, readFileSync(path).length - 1),
+    ];
+    for (const damage of damages) {
+      for (const path of entries()) damage(path);
+      const mended = await analyze();
+      expect([mended.downloads, mended.layers.hits]).toEqual([2, 0]);
+      expect(outcome(mended.report)).toEqual(outcome(cold.report));
+    }
     const warm = await analyze();
     expect([warm.downloads, warm.layers.hits]).toEqual([0, 2]);
   });
