@@ -1,6 +1,7 @@
 import type { Kysely, Transaction as KyselyTransaction } from "kysely";
 import type { DatabaseSettings } from "../config/index.ts";
 import type { Call } from "../runtime/index.ts";
+import type { BinaryRow } from "./binary-rows.ts";
 import type { Tables } from "./tables.ts";
 
 /** An open transaction with the call it was begun under. */
@@ -20,6 +21,11 @@ export interface Database extends AsyncDisposable {
   readonly sql: Kysely<Tables>;
   /** For people, without the password. */
   readonly description: string;
+  /**
+   * The rows of a query whose fields are long bytes, in the server's binary form (numbers are big-endian). It takes no parameters: whoever writes values
+   * into it answers for them.
+   */
+  binaryRows(query: string): Promise<readonly BinaryRow[]>;
   /** Runs `work` in one transaction, repeated whole on serialisation failures and deadlocks (at most 5 times). */
   transaction<T>(work: (tx: Transaction) => Promise<T>, call: Call): Promise<T>;
   /** Waits for the advisory lock `name` (exclusive or shared) at most `timeoutMs`; `undefined` when it was not got. */

@@ -2,6 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { PostgresPool, PostgresPoolClient } from "kysely";
 import pg, { type ClientConfig, type PoolClient } from "pg";
 import { type Call, throwIfAborted } from "../runtime/index.ts";
+import { type BinaryRow, BinaryRowsQuery } from "./binary-rows.ts";
 import { isComingOrGoing, toConnectFailure, toStatementFailure } from "./failures.ts";
 
 /** Where a database is, in `pg`'s terms. */
@@ -86,8 +87,13 @@ export async function tryConnection(endpoint: Endpoint): Promise<void> {
   }
 }
 
+export interface Pool extends PostgresPool {
+  /** See {@link BinaryRowsQuery}. */
+  binaryRows(query: string): Promise<readonly BinaryRow[]>;
+}
+
 /** A bounded pool in the form that Kysely takes, whose failures are errors of ours. */
-export function createPool(endpoint: Endpoint, connectionsMax: number, call: Call): PostgresPool {
+export function createPool(endpoint: Endpoint, connectionsMax: number, call: Call): Pool {
   const Client = clientClass(endpoint);
   const pool = new pg.Pool({
     application_name: "stowage",
@@ -100,22 +106,31 @@ export function createPool(endpoint: Endpoint, connectionsMax: number, call: Cal
   // A connection lost while it is checked out fails the statement; the event says the same once more. It can come before the first statement.
   pool.on("connect", (client) => client.on("error", () => {}));
   const wrapped = new WeakMap<PoolClient, PostgresPoolClient>();
+  const connect = async () => {
+    const client = await withPatience(endpoint, call, () => pool.connect());
+    if (wrapped.has(client)) return client;
+    try {
+      await client.query(SESSION_LIMITS);
+    } catch (error) {
+      client.release(true);
+      throw toStatementFailure(error, endpoint.description);
+    }
+    wrapped.set(client, wrap(client, endpoint.description));
+    return client;
+  };
   return {
     options: pool.options,
     Client,
-    async connect() {
-      const client = await withPatience(endpoint, call, () => pool.connect());
-      const known = wrapped.get(client);
-      if (known !== undefined) return known;
+    connect: async () => wrapped.get(await connect()) as PostgresPoolClient,
+    async binaryRows(query) {
+      const client = await connect();
       try {
-        await client.query(SESSION_LIMITS);
+        return await client.query(new BinaryRowsQuery(query)).rows;
       } catch (error) {
-        client.release(true);
         throw toStatementFailure(error, endpoint.description);
+      } finally {
+        client.release();
       }
-      const made = wrap(client, endpoint.description);
-      wrapped.set(client, made);
-      return made;
     },
     end: () => pool.end(),
   };

@@ -46,6 +46,7 @@ export async function openDatabase(
   const database: Omit<Database, typeof Symbol.asyncDispose> = {
     sql,
     description: endpoint.description,
+    binaryRows: (query) => pool.binaryRows(query),
     transaction: (work, under) => runTransaction(sql, work, under),
     async lock(name, mode, timeoutMs, under) {
       throwIfAborted(under);

@@ -65,6 +65,28 @@ export function engineSuite(name: string, start: () => Promise<EngineUnderTest>)
         expect(rows).toEqual([{ bytes, text, time, json }]);
       });
 
+      test("long bytes come in binary form: several rows, no bytes, and nothing", async () => {
+        const rows = await database.binaryRows(`
+          select n::bigint, case when n > 1 then decode(repeat('00ff', n * 100000), 'hex') end, ''::bytea
+          from generate_series(1, 3) as n order by n`);
+        const bytes = (n: number) => Buffer.alloc(n * 200_000, Buffer.from([0, 255]));
+        expect(rows.map(([n]) => n?.readBigInt64BE())).toEqual([1n, 2n, 3n]);
+        expect(rows.map(([, field]) => field?.equals(bytes(field.length / 200_000)) && field.length)).toEqual([
+          undefined,
+          400_000,
+          600_000,
+        ]);
+        expect(rows.map(([, , none]) => none?.length)).toEqual([0, 0, 0]);
+        expect(await database.binaryRows("select 1 where false")).toEqual([]);
+      });
+
+      test("a binary query that fails, at once or in the middle, is an error of ours", async () => {
+        for (const query of ["select nonsense", "select 1 / (3 - n) from generate_series(1, 100000) as n"]) {
+          await expect(database.binaryRows(query)).rejects.toMatchObject({ code: "DB_FAILED" });
+        }
+        expect(await database.binaryRows("select true")).toHaveLength(1);
+      });
+
       test("text with a NUL is refused with an error of ours", async () => {
         const failure = await sql`select ${"a\0b"}::text`.execute(database.sql).catch((error: unknown) => error);
         expect(isCode(failure, "DB_FAILED")).toBe(true);

@@ -179,6 +179,12 @@ export class Life {
     return {
       ...database,
       sql,
+      binaryRows: async (query) => {
+        this.#expectAlive();
+        const rows = await database.binaryRows(query);
+        await this.point("query");
+        return rows;
+      },
       transaction: async (work, call) => {
         await this.point("transaction");
         this.#openTransactions++;
