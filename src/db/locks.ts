@@ -37,10 +37,8 @@ export async function acquireLock(endpoint: Endpoint, request: LockRequest, call
   }
 
   const lost = new AbortController();
-  const stopBeating = beat(
-    (query) => client.query(query),
-    (error) => onLoss(error),
-  );
+  const query = oneByOne(client);
+  const stopBeating = beat(query, (error) => onLoss(error));
   onLoss = (cause) => {
     onLoss = () => {};
     stopBeating();
@@ -54,16 +52,30 @@ export async function acquireLock(endpoint: Endpoint, request: LockRequest, call
       onLoss = () => {};
       stopBeating();
       // The end of the connection frees the lock too, but a moment after we have gone.
-      await client.query("select pg_advisory_unlock_all()").catch(() => {});
+      await query("select pg_advisory_unlock_all()").catch(() => {});
       await client.end().catch(() => {});
     },
   };
 }
 
+type Query = (text: string, values?: readonly string[]) => Promise<QueryResult>;
+
+/**
+ * One statement after the other: a client takes no second one before the answer. After one that failed there are no others, for who holds locks on the
+ * connection does not know any more which.
+ */
+function oneByOne(client: Client): Query {
+  let last: Promise<unknown> = Promise.resolve();
+  return (text, values = []) => {
+    const answer = last.then(() => client.query<QueryResult>(bounded(text, values)));
+    last = answer;
+    return answer;
+  };
+}
+
 /** A connection that is there for locks only, and those that it holds. */
 interface LockConnection {
-  /** One statement after the other: a client takes no second one before the answer. */
-  query(text: string, values?: readonly string[]): Promise<QueryResult>;
+  readonly query: Query;
   /** By name, what to do when the connection is lost. */
   readonly held: Map<string, (cause: Error) => void>;
   readonly isLost: boolean;
@@ -146,7 +158,6 @@ export class LockSession implements AsyncDisposable {
   async #open(onEnd: () => void): Promise<LockConnection> {
     const held = new Map<string, (cause: Error) => void>();
     let client: Client | undefined;
-    let last: Promise<unknown> = Promise.resolve();
     let stopBeating = () => {};
     let ending: Promise<void> | undefined;
     const lose = (cause: Error): Promise<void> => {
@@ -170,11 +181,7 @@ export class LockSession implements AsyncDisposable {
     }
     const connected = client;
     connected.on("end", () => onLoss(new Error("the connection ended")));
-    const query = (text: string, values: readonly string[] = []) => {
-      const answer = last.then(() => connected.query(bounded(text, values)));
-      last = answer.catch(() => {});
-      return answer;
-    };
+    const query = oneByOne(connected);
     stopBeating = beat(query, onLoss);
     return {
       query,
@@ -188,7 +195,7 @@ export class LockSession implements AsyncDisposable {
 }
 
 /** Asks the connection every few seconds whether it is still there, until the returned function is called. */
-function beat(query: (text: string) => Promise<unknown>, onFailure: (error: Error) => void): () => void {
+function beat(query: Query, onFailure: (error: Error) => void): () => void {
   const heartbeat = setInterval(() => {
     query("select 1").catch(onFailure);
   }, HEARTBEAT_MS);
