@@ -9,7 +9,7 @@ const namesPerBlock = 24;
 const bytesPerEntryMin = 128 * 1024;
 const entriesLowest = 32;
 const entriesHighest = 200_000;
-/** Pages that one transaction changes at most: see `evictionsPerStep`. */
+/** Pages that one transaction changes at most: see `rowsPerStep`. */
 const journalPagesMax = 128;
 
 /** Rows that one transaction of the index changes at most, so that its journal stays small. */
@@ -24,11 +24,16 @@ export interface Overhead {
   readonly bytes: number;
 }
 
+/** A limit that is none: of one who looks after a cache and does not say how large it may become. */
+const unlimitedFrom = 1e15;
+
 export function overheadOf(bytesMax: number): Overhead {
   const entriesMax = Math.min(Math.max(Math.floor(bytesMax / bytesPerEntryMin), entriesLowest), entriesHighest);
   const pagesMax = 12 + Math.ceil(entriesMax / entriesPerPage);
   const directoryBlocks = 6 + Math.ceil(entriesMax / namesPerBlock);
-  return { entriesMax, pagesMax, bytes: (pagesMax + directoryBlocks) * pageBytes + journalBytesMax(pagesMax) };
+  const bytes = (pagesMax + directoryBlocks) * pageBytes + journalBytesMax(pagesMax);
+  // Then only what is there counts.
+  return { entriesMax, pagesMax, bytes: bytesMax < unlimitedFrom ? bytes : 0 };
 }
 
 /** The rollback journal holds each changed page as it was, with eight bytes more, after a header of a sector. */

@@ -478,6 +478,23 @@ describe("layer cache", () => {
       await ground.expectInOrder(cache);
     });
 
+    it("may be none for who looks after the cache: then what is there counts", async () => {
+      using ground = new Ground();
+      {
+        await using cache = await ground.open();
+        for (const layer of layers) await ground.read(cache.before(ground.source), layer);
+      }
+      await using cache = await ground.open(2e15);
+      const { bytesCounted, entries } = await cache.stats(call);
+      expect(entries).toBe(6);
+      expect(bytesCounted).toBeGreaterThan(diskUse(ground.directory));
+      expect(bytesCounted).toBeLessThan(diskUse(ground.directory) + megabyte);
+      expect(await cache.trim(bytesCounted - 1, call)).toMatchObject({ entries: 1 });
+      expect(await cache.trim(2 * megabyte, call)).toMatchObject({ entries: 3 });
+      expect(diskUse(ground.directory)).toBeLessThan(2 * megabyte);
+      expect((await cache.stats(call)).bytesCounted).toBeLessThan(2 * megabyte);
+    });
+
     it("holds at once after a restart with a smaller one", async () => {
       using ground = new Ground();
       {
