@@ -10,6 +10,9 @@ export interface Condemned {
   readonly size: number;
 }
 
+/** As the index of these few rows says it, so that it is used. */
+const atWork = "state <> 'ready'";
+
 export type Reservation =
   /** The room is the caller's. */
   | { readonly kind: "reserved" }
@@ -160,7 +163,7 @@ export class CacheIndex {
         );
         return { kind: "reserved" };
       }
-      const { evictable, going, count } = this.#room();
+      const { evictable, going, count } = this.#room(totals);
       if (evictable + going < missing || count < tooMany) return { kind: "refused" };
       const condemned = this.#evict(missing, tooMany);
       return condemned.length === 0 ? { kind: "wait" } : { kind: "evict", condemned };
@@ -220,17 +223,23 @@ export class CacheIndex {
           dead,
           rowsPerStep,
         );
-        take(this.#file.rows("select digest, token, size from layers where owner = ? limit ?", dead, rowsPerStep));
+        take(
+          this.#file.rows(
+            `select digest, token, size from layers where ${atWork} and owner = ? limit ?`,
+            dead,
+            rowsPerStep,
+          ),
+        );
         const isLeft =
           this.#file.row(
-            "select 1 from uses where owner = ?1 union all select 1 from layers where owner = ?1",
+            `select 1 from uses where owner = ?1 union all select 1 from layers where ${atWork} and owner = ?1`,
             dead,
           ) !== undefined;
         if (isLeft) continue;
         this.#file.run("delete from owners where id = ?", dead);
         buried.push(dead);
       }
-      const left = `select digest, token, size from layers where state = 'deleting' and owner is null
+      const left = `select digest, token, size from layers where ${atWork} and state = 'deleting' and owner is null
         and digest not in (select digest from uses) limit ?`;
       take(this.#file.rows(left, rowsPerStep));
       return { condemned, buried };
@@ -267,13 +276,14 @@ export class CacheIndex {
   totals(call: Call): Promise<Totals & { readonly reserved: number; readonly ready: number; readonly inUse: number }> {
     return this.#file.change(() => {
       const counts = this.#file.row(
-        `select coalesce(sum(cost) filter (where state = 'filling'), 0) as reserved, count(*) filter (where state = 'ready') as ready,
-           (select count(distinct digest) from uses) as in_use from layers`,
+        `select coalesce(sum(cost) filter (where state = 'filling'), 0) as reserved, count(*) as at_work,
+           (select count(distinct digest) from uses) as in_use from layers where ${atWork}`,
       );
+      const totals = this.#totals();
       return {
-        ...this.#totals(),
+        ...totals,
         reserved: Number(counts?.reserved),
-        ready: Number(counts?.ready),
+        ready: totals.entries - Number(counts?.at_work),
         inUse: Number(counts?.in_use),
       };
     }, call);
@@ -313,7 +323,7 @@ export class CacheIndex {
   known(kind: "digest" | "token" | "owner", names: readonly string[], call: Call): Promise<ReadonlySet<string>> {
     const queries = {
       digest: "select 1 from layers where digest = ?",
-      token: "select 1 from layers where token = ?",
+      token: `select 1 from layers where ${atWork} and token = ?`,
       owner: "select 1 from owners where id = ?",
     };
     return this.#file.read(
@@ -339,18 +349,23 @@ export class CacheIndex {
     };
   }
 
-  #room(): { readonly evictable: number; readonly going: number; readonly count: number } {
-    const row = this.#file.row(
-      `select coalesce(sum(cost), 0) as evictable, count(*) as count from layers
-       where state = 'ready' and digest not in (select digest from uses)`,
+  /** What could be evicted, and what is going already. Not summed up over all entries: there may be many, and those that can't go are few. */
+  #room(totals: Totals): { readonly evictable: number; readonly going: number; readonly count: number } {
+    const few = this.#file.row(
+      `select coalesce(sum(cost), 0) as cost, count(*) as count from (
+         select cost from layers where ${atWork} union all
+         select cost from layers where state = 'ready' and digest in (select digest from uses))`,
     );
-    return { evictable: Number(row?.evictable), going: this.#goingCost(), count: Number(row?.count) };
+    const count = totals.entries - Number(few?.count);
+    return { evictable: totals.cost - Number(few?.cost), going: this.#goingCost(), count };
   }
 
   /** Of those that somebody is removing at this moment. */
   #goingCost(): number {
-    const going = "select coalesce(sum(cost), 0) as going from layers where state = 'deleting' and owner is not null";
-    return Number(this.#file.row(going)?.going);
+    const row = this.#file.row(
+      `select coalesce(sum(cost), 0) as going from layers where ${atWork} and state = 'deleting' and owner is not null`,
+    );
+    return Number(row?.going);
   }
 
   #evict(bytes: number, count: number): Condemned[] {

@@ -18,6 +18,7 @@ const schema = `
     hits integer not null default 0
   ) strict, without rowid;
   create index layers_by_use on layers (last_used) where state = 'ready';
+  create index layers_at_work on layers (state) where state <> 'ready';
   create table uses (digest text, owner text, count integer not null, primary key (digest, owner)) strict, without rowid;
   create table owners (id text primary key, bytes_max integer not null) strict, without rowid;
   create table totals (
