@@ -19,6 +19,9 @@ export interface Endpoint {
 const CONNECT_TIMEOUT_MS = 15_000;
 /** How long a server may be "starting up" or "shutting down" before that is a failure: a crash recovery can take minutes. */
 const COMING_OR_GOING_MS = 120_000;
+/** Of one connection. Each keeps memory at the server. */
+const STATEMENTS_MAX = 200;
+const TIMES_UNNAMED = 3;
 /** How long a statement waits for one of the pool's connections. Only a bug (or a hung server) makes it this long. */
 const POOL_WAIT_MS = 300_000;
 
@@ -136,10 +139,35 @@ export function createPool(endpoint: Endpoint, connectionsMax: number, call: Cal
   };
 }
 
+/** Statements that come again and again on one connection get a name, under which the server keeps what it has parsed and planned. */
+class Statements {
+  readonly #seen = new Map<string, { times: number; name: string | undefined }>();
+  #named = 0;
+
+  nameOf(sql: string): string | undefined {
+    let statement = this.#seen.get(sql);
+    if (statement === undefined) {
+      // Those of as many parameters as there happen to be values come once or twice each.
+      if (this.#seen.size >= STATEMENTS_MAX) this.#forgetUnnamed();
+      if (this.#seen.size >= STATEMENTS_MAX) return undefined;
+      statement = { times: 0, name: undefined };
+      this.#seen.set(sql, statement);
+    }
+    if (statement.name === undefined && ++statement.times > TIMES_UNNAMED) statement.name = `s${++this.#named}`;
+    return statement.name;
+  }
+
+  #forgetUnnamed(): void {
+    for (const [sql, { name }] of this.#seen) if (name === undefined) this.#seen.delete(sql);
+  }
+}
+
 function wrap(client: PoolClient, database: string): PostgresPoolClient {
+  const statements = new Statements();
   const query = async (sql: string, parameters: readonly unknown[]) => {
     try {
-      return await client.query(sql, [...parameters]);
+      const name = parameters.length > 0 ? statements.nameOf(sql) : undefined;
+      return await client.query({ ...(name === undefined ? {} : { name }), text: sql, values: [...parameters] });
     } catch (error) {
       throw toStatementFailure(error, database);
     }

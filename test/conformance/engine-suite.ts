@@ -106,6 +106,16 @@ export function engineSuite(name: string, start: () => Promise<EngineUnderTest>)
         await database.sql.deleteFrom("layer_documents").execute();
       });
 
+      test("what comes again and again is prepared once, and what fails then is an error of ours as before", async () => {
+        await using one = await openDatabase(engine.location, { connectionsMax: 1 }, call);
+        const divide = (by: number) => sql<{ n: number }>`select 12 / ${by}::integer as n`.execute(one.sql);
+        for (let by = 1; by <= 6; by++) expect((await divide(by)).rows).toEqual([{ n: Math.floor(12 / by) }]);
+        await expect(divide(0)).rejects.toMatchObject({ code: "DB_FAILED" });
+        expect((await divide(4)).rows).toEqual([{ n: 3 }]);
+        const { rows } = await sql`select statement from pg_prepared_statements`.execute(one.sql);
+        expect(rows).toEqual([{ statement: "select 12 / $1::integer as n" }]);
+      });
+
       test("a wait for another's lock has an end, and so has a lock whose holder hangs", async () => {
         const { rows } = await sql`select current_setting('lock_timeout') as waiting,
           current_setting('idle_in_transaction_session_timeout') as holding`.execute(database.sql);
