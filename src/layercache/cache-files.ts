@@ -75,7 +75,7 @@ export const realCacheFiles: CacheFiles = {
   unlink,
   linkStatus: (path) => lstat(path, { bigint: true }),
   async *list(path) {
-    yield* await opendir(path);
+    yield* await opendir(path, { bufferSize: 512 });
   },
   async blockBytes(path) {
     // What a network file system names here is the size of its requests.
