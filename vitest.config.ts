@@ -4,13 +4,16 @@ import { defineConfig } from "vitest/config";
 /** Random histories, kills, races, hostile images, servers that die and commands by the hundred: minutes of them. `npm run test:long`, and CI. */
 const long = [
   "src/db/embedded/lifecycle.test.ts",
+  "test/acceptance/cache.test.ts",
   "test/acceptance/migrate.test.ts",
   "test/fault/localfs-kill.test.ts",
   "test/fault/objects-kill.test.ts",
   "test/fault/store-order.test.ts",
   "test/fault/store-races.test.ts",
   "test/hostile/**/*.test.ts",
+  "test/layercache/crash.test.ts",
   "test/layercache/limit-long.test.ts",
+  "test/layercache/trouble.test.ts",
   "test/migration/**/*.test.ts",
   "test/storm/**/*.test.ts",
 ];
