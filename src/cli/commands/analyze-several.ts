@@ -128,7 +128,8 @@ function cellsOf(outcome: AnalysisOutcome): readonly string[] {
   const read = layers.filter((layer) => layer.outcome === "analyzed").length;
   const reused = layers.filter((layer) => layer.outcome === "reused").length;
   return [
-    printable(fullTag ?? shortDigest(digest)),
+    // A reference says the tag already.
+    fullTag === undefined || fullTag === outcome.source ? shortDigest(digest) : printable(fullTag),
     `${formatCount(read)} read, ${formatCount(reused)} known`,
     formatCount(files),
     formatPackageCounts(packages),
