@@ -5,8 +5,10 @@ import { measure, waitForDatabaseEnd } from "./measure.ts";
 
 const checkout = join(import.meta.dirname, "..");
 
-/** The command as the published package runs it: compiled, with the option of its first line. */
+/** The command as the published package runs it: compiled, with the variable and the option of its first line. */
 export const stowageCommand: readonly string[] = [
+  "/usr/bin/env",
+  "MALLOC_ARENA_MAX=2",
   process.execPath,
   "--max-semi-space-size=1",
   join(checkout, "bin/stowage.js"),

@@ -253,9 +253,10 @@ async function openGround(): Promise<Ground> {
 
 function start(task: Task): ChildProcess {
   const program = join(import.meta.dirname, "one.ts");
-  // As the command runs: with a small young generation.
+  // As the command runs: with a small young generation, and few arenas.
   const parameters = ["--max-semi-space-size=1", program, JSON.stringify(task)];
-  return spawn(process.execPath, parameters, { stdio: ["pipe", "pipe", "inherit"] });
+  const env = { ...process.env, MALLOC_ARENA_MAX: "2" };
+  return spawn(process.execPath, parameters, { stdio: ["pipe", "pipe", "inherit"], env });
 }
 
 async function runOne(task: Task): Promise<Outcome> {

@@ -106,9 +106,10 @@ async function compare(
 
 async function runOne(task: Task): Promise<Outcome> {
   const program = join(import.meta.dirname, "one.ts");
-  // As the command runs: with a small young generation.
+  // As the command runs: with a small young generation, and few arenas.
   const parameters = ["--max-semi-space-size=1", program, JSON.stringify(task)];
-  const { stdout } = await promisify(execFile)(process.execPath, parameters);
+  const env = { ...process.env, MALLOC_ARENA_MAX: "2" };
+  const { stdout } = await promisify(execFile)(process.execPath, parameters, { env });
   return JSON.parse(stdout) as Outcome;
 }
 
