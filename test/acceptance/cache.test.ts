@@ -113,6 +113,12 @@ async function damage(digest: string): Promise<void> {
 }
 
 describe("an image of a registry, analysed again elsewhere", () => {
+  it("two processes that want the same layers at once download each of them once", async () => {
+    const [one, other] = await Promise.all([analyze(reference), analyze(reference)]);
+    expect(requested("GET")).toEqual(allLayers());
+    expect([other.digest, other.files, other.bytesRead]).toEqual([one.digest, one.files, layerBytes()]);
+  });
+
   it("takes its layers from the cache; the registry is asked only whether they may be read", async () => {
     const first = await analyze(reference);
     expect(first.layerCache).toEqual({ hits: 0, bytesSaved: 0 });
