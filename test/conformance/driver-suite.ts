@@ -111,6 +111,29 @@ export function describeDriver(name: string, makeDriver: () => Promise<DriverUnd
         expect((await get(key)).equals(bytes)).toBe(true);
       });
 
+      test.each(sizes.slice(0, 5))("%s that is in memory, with its digest and without", async (_, sizeOf) => {
+        const bytes = noise(sizeOf(Math.min(backend.chunkBytes, 1_000_000)));
+        const body = { open: async () => Readable.from([bytes]), sizeBytes: bytes.length, bytes };
+        for (const each of [body, { ...body, sha256: createHash("sha256").update(bytes).digest() }]) {
+          const blob = await put(each);
+          expect(blob.sizeBytes).toBe(bytes.length);
+          expect([undefined, sha256(bytes)]).toContain(blob.digest);
+          expect((await get(blob.key)).equals(bytes)).toBe(true);
+          if (!capabilities.exclusivePut) continue;
+          const other = Buffer.from("other bytes");
+          const taken = { open: async () => Readable.from([other]), sizeBytes: other.length, bytes: other };
+          expect((await failureOf(driver.put(blob.key, taken, call))).code).toBe("BACKEND_KEY_EXISTS");
+          expect((await get(blob.key)).equals(bytes)).toBe(true);
+        }
+      });
+
+      test("a body in memory whose call was aborted", async () => {
+        const bytes = Buffer.from("never stored");
+        const aborted = createCall({ signal: AbortSignal.abort() });
+        const body = { open: async () => Readable.from([bytes]), sizeBytes: bytes.length, bytes };
+        expect((await failingPut(body, aborted)).error).toMatchObject({ code: "INPUT_INTERRUPTED" });
+      });
+
       test("a body with empty pieces", async () => {
         const body = { open: async () => Readable.from([Buffer.alloc(0), Buffer.from("a"), Buffer.alloc(0)]) };
         expect(await get((await put(body)).key)).toEqual(Buffer.from("a"));
