@@ -35,6 +35,8 @@ export class KillGround implements AsyncDisposable {
   readonly #root: string;
   readonly #database: Database;
   readonly #opened: AsyncDisposableStack;
+  /** Server processes of this one's own connections: one for statements, one for locks. */
+  #ownSessions: readonly number[] = [];
   model = new Model();
   #deeds = 0;
 
@@ -54,6 +56,7 @@ export class KillGround implements AsyncDisposable {
     const location = { kind: "embedded", dataDirectory: join(root, "database") } as const;
     const database = opening.use(await openDatabase(location, { connectionsMax: 1 }, call));
     const ground = new KillGround(root, database, opening.move());
+    ground.#ownSessions = await ground.#sessions();
     // One that ends by itself writes down what Node has compiled: all others start four times as fast.
     await ground.run({ deeds: [] });
     return ground;
@@ -176,11 +179,15 @@ export class KillGround implements AsyncDisposable {
   }
 
   async #waitForSessions(): Promise<void> {
-    for (;;) {
-      const { rows } = await sql`select 1 from pg_stat_activity
-        where backend_type = 'client backend' and pid <> pg_backend_pid()`.execute(this.#database.sql);
-      if (rows.length === 0) return;
+    while ((await this.#sessions()).some((pid) => !this.#ownSessions.includes(pid))) {
+      // asked again
     }
+  }
+
+  async #sessions(): Promise<readonly number[]> {
+    const { rows } = await sql<{ pid: number }>`select pid from pg_stat_activity
+      where backend_type = 'client backend'`.execute(this.#database.sql);
+    return rows.map(({ pid }) => pid);
   }
 }
 
