@@ -3,6 +3,7 @@ import { defineConfig } from "vitest/config";
 
 /** Random histories, kills, races, hostile images, servers that die and commands by the hundred: minutes of them. `npm run test:long`, and CI. */
 const long = [
+  "src/app/store-lock.test.ts",
   "src/db/embedded/lifecycle.test.ts",
   "test/acceptance/cache.test.ts",
   "test/acceptance/migrate.test.ts",
