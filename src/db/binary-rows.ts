@@ -11,14 +11,13 @@ export type BinaryRow = readonly (Buffer | null)[];
 export class BinaryRowsQuery implements Submittable {
   readonly rows: Promise<readonly BinaryRow[]>;
   readonly #text: string;
-  readonly #settled = Promise.withResolvers<readonly BinaryRow[]>();
+  readonly #answer = Promise.withResolvers<Buffer>();
   readonly #chunks: Buffer[] = [];
-  #failure: Error | undefined;
 
   /** @param query one that takes no parameters; whoever writes values into it answers for them */
   constructor(query: string) {
     this.#text = `copy (${query}) to stdout with (format binary)`;
-    this.rows = this.#settled.promise;
+    this.rows = this.#answer.promise.then(rowsOf);
   }
 
   submit(connection: Connection): void {
@@ -33,12 +32,12 @@ export class BinaryRowsQuery implements Submittable {
   handleCommandComplete(): void {}
 
   handleError(error: Error): void {
-    this.#failure = error;
-    this.#settled.reject(error);
+    this.#answer.reject(error);
   }
 
   handleReadyForQuery(): void {
-    if (this.#failure === undefined) this.#settled.resolve(rowsOf(Buffer.concat(this.#chunks)));
+    // Nothing changes for one that has failed.
+    this.#answer.resolve(Buffer.concat(this.#chunks));
   }
 }
 

@@ -1,6 +1,6 @@
 import { isAbsolute } from "node:path";
 import { type LayerSource, parseDigest } from "../oci/index.ts";
-import { type Call, createCall, type Progress, systemClock, throwIfAborted } from "../runtime/index.ts";
+import { type Call, createCall, type Progress, systemClock, throwIfAborted, unlessAborted } from "../runtime/index.ts";
 import { realCacheFiles } from "./cache-files.ts";
 import type { ListedEntry } from "./cache-index.ts";
 import { CacheSession, type SessionOptions } from "./cache-session.ts";
@@ -242,22 +242,4 @@ function passedThrough(source: LayerSource): CachedLayers {
     has: (layer, call) => source.has(layer, call),
     recheck: (layer, call) => source.recheck(layer, call),
   };
-}
-
-async function unlessAborted<T>(work: Promise<T>, call: Call): Promise<T> {
-  throwIfAborted(call);
-  const aborted = Promise.withResolvers<never>();
-  const stop = () => {
-    try {
-      throwIfAborted(call);
-    } catch (error) {
-      aborted.reject(error);
-    }
-  };
-  call.signal.addEventListener("abort", stop, { once: true });
-  try {
-    return await Promise.race([work, aborted.promise]);
-  } finally {
-    call.signal.removeEventListener("abort", stop);
-  }
 }

@@ -31,3 +31,22 @@ export function throwIfAborted(call: Call): void {
   const reason: unknown = call.signal.reason;
   throw reason instanceof StowageError ? reason : new StowageError("INPUT_INTERRUPTED", {}, { cause: reason });
 }
+
+/** Waits for work that several wait for: an abort ends the waiting, not the work. */
+export async function unlessAborted<T>(work: Promise<T>, call: Call): Promise<T> {
+  const aborted = Promise.withResolvers<never>();
+  const stop = () => {
+    try {
+      throwIfAborted(call);
+    } catch (error) {
+      aborted.reject(error);
+    }
+  };
+  call.signal.addEventListener("abort", stop, { once: true });
+  if (call.signal.aborted) stop();
+  try {
+    return await Promise.race([aborted.promise, work]);
+  } finally {
+    call.signal.removeEventListener("abort", stop);
+  }
+}

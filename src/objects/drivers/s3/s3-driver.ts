@@ -7,7 +7,14 @@ import {
   ListObjectsCommand,
 } from "@aws-sdk/client-s3";
 import { isCode, messageOf, StowageError } from "../../../errors/index.ts";
-import { type Call, createCall, defaultRetryPolicy, type RetryPolicy, throwIfAborted } from "../../../runtime/index.ts";
+import {
+  type Call,
+  createCall,
+  defaultRetryPolicy,
+  type RetryPolicy,
+  throwIfAborted,
+  unlessAborted,
+} from "../../../runtime/index.ts";
 import type { BodySource, ByteRange, DriverCapabilities, ObjectDriver, PhysicalKey, StoredBlob } from "../../driver.ts";
 import { BlobWriter } from "./blob-writer.ts";
 import type { Connection } from "./connection.ts";
@@ -221,7 +228,7 @@ export class S3Driver implements ObjectDriver {
       this.#objects = undefined;
       throw error;
     });
-    return waitFor(this.#objects, call);
+    return unlessAborted(this.#objects, call);
   }
 
   async #uploadTraits(call: Call): Promise<ServerTraits> {
@@ -231,7 +238,7 @@ export class S3Driver implements ObjectDriver {
       this.#uploads = undefined;
       throw error;
     });
-    return await waitFor(this.#uploads, call);
+    return await unlessAborted(this.#uploads, call);
   }
 
   /** For what several callers wait for: none of them ends it for the others. */
@@ -241,19 +248,6 @@ export class S3Driver implements ObjectDriver {
 
   #failure(operation: string, reason: string): StowageError {
     return new StowageError("BACKEND_FAILED", { driver: this.name, operation, reason });
-  }
-}
-
-/** An abort ends the waiting, not the work. */
-async function waitFor<T>(work: Promise<T>, call: Call): Promise<T> {
-  const aborted = Promise.withResolvers<never>();
-  const abort = () => aborted.reject(interruptionOf(call));
-  call.signal.addEventListener("abort", abort, { once: true });
-  if (call.signal.aborted) abort();
-  try {
-    return await Promise.race([work, aborted.promise]);
-  } finally {
-    call.signal.removeEventListener("abort", abort);
   }
 }
 

@@ -1,6 +1,6 @@
 import type { Secret } from "../../../config/index.ts";
 import { StowageError } from "../../../errors/index.ts";
-import { type Call, throwIfAborted } from "../../../runtime/index.ts";
+import { type Call, unlessAborted } from "../../../runtime/index.ts";
 import type { Login } from "./config.ts";
 import { type Attempt, driverName, statusFailure } from "./failure.ts";
 import { type EndpointChoice, logIn, type Session, storageUrl } from "./login.ts";
@@ -106,7 +106,7 @@ export class SwiftClient implements AsyncDisposable {
     this.#opening ??= this.#logIn(call).finally(() => {
       this.#opening = undefined;
     });
-    return await whileNotAborted(this.#opening, call);
+    return await unlessAborted(this.#opening, call);
   }
 
   /** One login serves all who wait for it, so it does not end with the call of the first. */
@@ -133,22 +133,5 @@ export class SwiftClient implements AsyncDisposable {
     const parts = [this.container, ...(name === undefined ? [] : name.split("/"))].map(encodeURIComponent);
     const search = query === undefined ? "" : `?${new URLSearchParams(query)}`;
     return `${account.pathname.replace(/\/+$/, "")}/${parts.join("/")}${search}`;
-  }
-}
-
-/** Waits for what goes on whatever becomes of this call. */
-async function whileNotAborted<T>(work: Promise<T>, call: Call): Promise<T> {
-  throwIfAborted(call);
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  const onAbort = () => reject(call.signal.reason);
-  call.signal.addEventListener("abort", onAbort, { once: true });
-  try {
-    return await Promise.race([work, aborted]);
-  } catch (error) {
-    throwIfAborted(call);
-    throw error;
-  } finally {
-    call.signal.removeEventListener("abort", onAbort);
-    work.catch(() => {});
   }
 }
