@@ -9,6 +9,8 @@ import { Copies } from "./copies.ts";
 import { Digester } from "./digester.ts";
 import type { ObjectDriver, PhysicalKey } from "./driver.ts";
 import { formatHeader } from "./envelope.ts";
+import { Gathering } from "./gathering.ts";
+import { Leases, leaseLost } from "./leases.ts";
 import { readShort, readThrough } from "./location-reader.ts";
 import { createPhysicalKey } from "./physical-key.ts";
 import { reap } from "./reaper.ts";
@@ -17,15 +19,16 @@ import { type CompactionReport, compact } from "./rows/compact.ts";
 import { readRedirects } from "./rows/copies.ts";
 import {
   findCopies,
-  findVersion,
+  findVersions,
+  type IntendedLocation,
   insertPending,
   type Located,
   makeLive,
+  type Proof,
   publishLocation,
   recordDamage,
-  recordProof,
+  recordProofs,
   removePointer,
-  renewLease,
   switchPointer,
 } from "./rows/locations.ts";
 import { type Reclaimable, reclaimable } from "./rows/reaper.ts";
@@ -69,22 +72,37 @@ export async function openObjectStore(
   return new LocatedObjectStore(options, await Backends.open(options.database, options.sections, guard));
 }
 
+/** Objects that one statement of the store's own is about. */
+const gatheredMax = 100;
+
 class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposable {
   readonly #database: Database;
   readonly #retireGraceSeconds: number;
-  readonly #leaseSeconds: number;
+  readonly #leases: Leases;
   readonly #lateSeconds: number;
   readonly #isAlone: boolean;
   readonly #backends: Backends;
+  readonly #intents: Gathering<IntendedLocation, { readonly id: number; readonly backendId: number }>;
+  readonly #proofs: Gathering<Proof, boolean>;
+  readonly #versions: Gathering<ObjectRef, (ObjectVersion & Located) | undefined>;
   readonly copies: Copies;
 
   constructor(options: ObjectStoreOptions, backends: Backends) {
     this.#database = options.database;
     this.#backends = backends;
     this.#retireGraceSeconds = options.retireGraceSeconds ?? 900;
-    this.#leaseSeconds = options.leaseSeconds ?? 300;
     this.#lateSeconds = options.lateSeconds ?? 900;
     this.#isAlone = options.isAlone ?? false;
+    const leaseSeconds = options.leaseSeconds ?? 300;
+    this.#leases = new Leases(options.database, leaseSeconds);
+    this.#intents = new Gathering(gatheredMax, (wanted) =>
+      insertPending(this.#database, wanted, this.#backends.own, leaseSeconds),
+    );
+    this.#proofs = new Gathering(gatheredMax, async (proofs) => {
+      const pending = await recordProofs(this.#database, proofs, leaseSeconds);
+      return proofs.map(({ locationId }) => pending.has(locationId));
+    });
+    this.#versions = new Gathering(gatheredMax, (refs) => findVersions(this.#database.sql, refs));
     this.copies = new Copies(options.database, backends, this.#lateSeconds);
   }
 
@@ -97,37 +115,27 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
     await configured.forWriting(call);
     const physicalKey = createPhysicalKey();
     const location = { backendId: configured.id, physicalKey, ref, writer: randomUUID() };
-    const { id: locationId, backendId } = await insertPending(
-      this.#database,
-      location,
-      this.#backends.own,
-      this.#leaseSeconds,
-    );
+    const { id: locationId, backendId } = await this.#intents.ask(location);
     announce("objects intended", { locationId });
     const backend = await this.#backends.of(backendId, call);
     const driver = await backend.forWriting(call);
-    const lease = this.#keepLease(ref, locationId, call);
-    try {
-      const { account, bucket, key } = ref;
-      const installation = this.#backends.installation.id;
-      const compression = this.#backends.compressionOf(backend);
-      const header = (codec: Codec) =>
-        formatHeader({ installation, location: locationId, account, bucket, key, codec });
-      const short = await shortBytesOf(body, lease.call);
-      const { source, written } =
-        short === undefined
-          ? writtenBody(body, compression, header)
-          : await writtenBytes(short, body.isCompressed ?? false, compression, header);
-      const stored = await driver.put(physicalKey, source, lease.call);
-      announce("objects stored", { locationId });
-      await prove(driver, physicalKey, stored, written(), lease.call);
-      if (!(await recordProof(this.#database, locationId, written(), this.#leaseSeconds))) throw leaseLost(ref);
-      announce("objects proven", { locationId });
-      const { contentDigest, contentBytes, storedBytes } = written();
-      return { ref, locationId, contentDigest, contentBytes, storedBytes };
-    } finally {
-      lease.stop();
-    }
+    using lease = this.#leases.keep(ref, locationId, call);
+    const { account, bucket, key } = ref;
+    const installation = this.#backends.installation.id;
+    const compression = this.#backends.compressionOf(backend);
+    const header = (codec: Codec) => formatHeader({ installation, location: locationId, account, bucket, key, codec });
+    const short = await shortBytesOf(body, lease.call);
+    const { source, written } =
+      short === undefined
+        ? writtenBody(body, compression, header)
+        : await writtenBytes(short, body.isCompressed ?? false, compression, header);
+    const stored = await driver.put(physicalKey, source, lease.call);
+    announce("objects stored", { locationId });
+    await prove(driver, physicalKey, stored, written(), lease.call);
+    if (!(await this.#proofs.ask({ locationId, ...written() }))) throw leaseLost(ref);
+    announce("objects proven", { locationId });
+    const { contentDigest, contentBytes, storedBytes } = written();
+    return { ref, locationId, contentDigest, contentBytes, storedBytes };
   }
 
   async publish(tx: Transaction, staged: readonly StagedObject[]): Promise<readonly ObjectVersion[]> {
@@ -171,7 +179,7 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
   }
 
   async find(ref: ObjectRef): Promise<ObjectVersion | undefined> {
-    return findVersion(this.#database.sql, ref);
+    return await this.#versions.ask(ref);
   }
 
   async retire(tx: Transaction, ref: ObjectRef): Promise<boolean> {
@@ -264,6 +272,7 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#leases[Symbol.dispose]();
     await this.#backends[Symbol.asyncDispose]();
   }
 
@@ -286,7 +295,7 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
   }
 
   async #locate(ref: ObjectRef): Promise<ObjectVersion & Located> {
-    const version = await findVersion(this.#database.sql, ref);
+    const version = await this.#versions.ask(ref);
     if (!version) throw new StowageError("OBJECT_NOT_FOUND", { bucket: ref.bucket, key: ref.key });
     return version;
   }
@@ -340,24 +349,6 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
     const details = { bucket, key, expected: at.contentDigest, actual: wrong.actual };
     return new StowageError("OBJECT_DIGEST_MISMATCH", details, { hint: "run: stowage objectstorage scrub --repair" });
   }
-
-  /** Renews the lease while a long put runs; aborts it when the lease is lost. */
-  #keepLease(ref: ObjectRef, locationId: number, call: Call): { readonly call: Call; stop(): void } {
-    const lost = new AbortController();
-    const timer = setInterval(
-      () => {
-        renewLease(this.#database, locationId, this.#leaseSeconds).then(
-          (isHeld) => isHeld || lost.abort(leaseLost(ref)),
-          // The next renewal, or the proof, tells whether it is really lost.
-          (error: unknown) => call.log.warn({ err: error, locationId }, "lease not renewed"),
-        );
-      },
-      (this.#leaseSeconds * 1000) / 3,
-    );
-    timer.unref();
-    const signal = AbortSignal.any([call.signal, lost.signal]);
-    return { call: { ...call, signal }, stop: () => clearInterval(timer) };
-  }
 }
 
 /** By what the backend says that it stored, or by reading it back. */
@@ -389,12 +380,4 @@ function byRef({ ref: one }: StagedObject, { ref: other }: StagedObject): number
   const otherNames = [other.account, other.bucket, other.key];
   const at = names.findIndex((name, index) => name !== otherNames[index]);
   return at < 0 ? 0 : (names[at] as string) < (otherNames[at] as string) ? -1 : 1;
-}
-
-function leaseLost(ref: ObjectRef): StowageError {
-  return new StowageError(
-    "OBJECT_LEASE_LOST",
-    { bucket: ref.bucket, key: ref.key },
-    { hint: "the write took longer than its lease; run the command again" },
-  );
 }

@@ -7,7 +7,7 @@ import type { ObjectDriver, PhysicalKey } from "./driver.ts";
 import { eachAtOnce } from "./each-at-once.ts";
 import { readHeader } from "./envelope-reader.ts";
 import { readThrough } from "./location-reader.ts";
-import { findVersion, type Located, recordDamage } from "./rows/locations.ts";
+import { findVersions, type Located, recordDamage } from "./rows/locations.ts";
 import {
   beginScrub,
   countDamaged,
@@ -257,7 +257,7 @@ class Scrub {
 
   /** The visible version of the object, if this is where it lies. */
   async #versionAt(ref: ObjectRef, locationId: number): Promise<(ObjectVersion & Located) | undefined> {
-    const version = await findVersion(this.#database.sql, ref);
+    const [version] = await findVersions(this.#database.sql, [ref]);
     return version?.locationId === locationId ? version : undefined;
   }
 

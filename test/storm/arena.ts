@@ -17,7 +17,7 @@ import {
   type ScrubReport,
   type StagedObject,
 } from "../../src/objects/index.ts";
-import { renewLease } from "../../src/objects/rows/locations.ts";
+import { renewLeases } from "../../src/objects/rows/locations.ts";
 import { type Call, createCall, silentProgress, systemClock } from "../../src/runtime/index.ts";
 import { startTestDatabase, type TestDatabase } from "../embedded-database.ts";
 import { readIndependently } from "./independent-reader.ts";
@@ -141,7 +141,7 @@ export class Arena implements AsyncDisposable {
 
   /** As its writer does while it works; false when it is no longer its own. */
   async renew({ locationId }: StagedObject): Promise<boolean> {
-    return await renewLease(this.#test.database, locationId, 300);
+    return (await renewLeases(this.#test.database, [locationId], 300)).includes(locationId);
   }
 
   /** For a lock that another session holds. */

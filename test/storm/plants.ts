@@ -48,14 +48,14 @@ const plants: readonly Plant[] = [
         file: "object-store.ts",
         from: "const stored = await driver.put(physicalKey, source, lease.call);",
         to: `for await (const _ of await source.open(lease.call)) {}
-      await recordProof(this.#database, locationId, written(), this.#leaseSeconds);
+      await this.#proofs.ask({ locationId, ...written() });
       const published = this.#database.transaction((tx) => this.publish(tx, [{ ref, locationId, ...written() }]), call);
       await published;
       const stored = await driver.put(physicalKey, source, lease.call);`,
       },
       {
         file: "object-store.ts",
-        from: `if (!(await recordProof(this.#database, locationId, written(), this.#leaseSeconds))) throw leaseLost(ref);`,
+        from: "if (!(await this.#proofs.ask({ locationId, ...written() }))) throw leaseLost(ref);",
         to: "",
       },
     ],
@@ -134,11 +134,8 @@ const plants: readonly Plant[] = [
     changes: [
       {
         file: "rows/locations.ts",
-        from: `.set({ lease_until: inSeconds(leaseSeconds) })
-    .where("id", "=", id)
-    .where("state", "=", "pending")`,
-        to: `.set({ lease_until: inSeconds(leaseSeconds), state: "pending" })
-    .where("id", "=", id)`,
+        from: "set lease_until = ${inSeconds(leaseSeconds)}\n    where id = any(${ids}::bigint[]) and state = 'pending'",
+        to: "set lease_until = ${inSeconds(leaseSeconds)}, state = 'pending'\n    where id = any(${ids}::bigint[])",
       },
     ],
   },

@@ -6,68 +6,89 @@ import type { ObjectRef, ObjectVersion } from "../store.ts";
 import type { Recorded } from "../verified-body.ts";
 import type { Written } from "../written-body.ts";
 
+/** A place for a body, registered before its bytes. */
+export interface IntendedLocation {
+  readonly backendId: number;
+  readonly physicalKey: PhysicalKey;
+  readonly ref: ObjectRef;
+  readonly writer: string;
+}
+
 /**
- * Registers a place for a body, before its bytes. An online migration may have ordered that what goes to this backend goes to another: then that one
- * is returned. Where the bytes go into this database too, nobody waits until the intent is durable: the log keeps its order, so they can't be durable
- * without it.
+ * Registers places for bodies, before their bytes. An online migration may have ordered that what goes to one backend goes to another: then that one is
+ * returned. Where all the bytes go into this database too, nobody waits until the intents are durable: the log keeps its order, so the bytes can't be
+ * durable without them.
  */
 export async function insertPending(
   database: Database,
-  location: {
-    readonly backendId: number;
-    readonly physicalKey: PhysicalKey;
-    readonly ref: ObjectRef;
-    readonly writer: string;
-  },
+  wanted: readonly IntendedLocation[],
   ownBackendId: number | undefined,
   leaseSeconds: number,
-): Promise<{ readonly id: number; readonly backendId: number }> {
-  const { backendId, physicalKey, ref, writer } = location;
-  const { rows } = await sql<{ id: number; backend_id: number }>`
-    with target as (
-      select coalesce((
-        select to_backend_id from write_redirects where backend_id = ${backendId} and bucket in (${ref.bucket}, '*')
-        order by bucket = '*' limit 1), ${backendId}::integer) as id),
-    unhurried as (select ${unhurried} from target where id = ${ownBackendId ?? null}::integer)
+): Promise<readonly { readonly id: number; readonly backendId: number }[]> {
+  const { rows } = await sql<{ id: number; backend_id: number; physical_key: string }>`
+    with wanted as materialized (
+      select physical_key, account, bucket, object_key, writer, coalesce((
+        select to_backend_id from write_redirects
+        where write_redirects.backend_id = wanted.backend_id and write_redirects.bucket in (wanted.bucket, '*')
+        order by write_redirects.bucket = '*' limit 1), backend_id) as backend_id
+      from unnest(
+        ${wanted.map((each) => each.backendId)}::integer[], ${wanted.map((each) => each.physicalKey)}::text[],
+        ${wanted.map(({ ref }) => ref.account)}::text[], ${wanted.map(({ ref }) => ref.bucket)}::text[],
+        ${wanted.map(({ ref }) => ref.key)}::text[], ${wanted.map((each) => each.writer)}::text[])
+        as wanted (backend_id, physical_key, account, bucket, object_key, writer)),
+    unhurried as (
+      select ${unhurried}
+      where not exists (select from wanted where backend_id is distinct from ${ownBackendId ?? null}::integer))
     insert into locations (backend_id, physical_key, account, bucket, object_key, state, state_since, writer, lease_until)
-    select target.id, ${physicalKey}, ${ref.account}, ${ref.bucket}, ${ref.key}, 'pending', now(), ${writer}, ${inSeconds(leaseSeconds)}
-    from target left join unhurried on true
-    returning id, backend_id`.execute(database.sql);
-  const row = rows[0];
-  if (row === undefined) throw new TypeError("a location was not inserted");
-  return { id: row.id, backendId: row.backend_id };
+    select backend_id, physical_key, account, bucket, object_key, 'pending', now(), writer, ${inSeconds(leaseSeconds)}
+    from wanted left join unhurried on true
+    returning id, backend_id, physical_key`.execute(database.sql);
+  const inserted = new Map(rows.map((row) => [row.physical_key, { id: row.id, backendId: row.backend_id }]));
+  return wanted.map(({ physicalKey }) => {
+    const location = inserted.get(physicalKey);
+    if (location === undefined) throw new TypeError("a location was not inserted");
+    return location;
+  });
 }
 
-/** Renews the lease; false when the location is no longer pending. */
-export async function renewLease(database: Database, id: number, leaseSeconds: number): Promise<boolean> {
-  const result = await database.sql
-    .updateTable("locations")
-    .set({ lease_until: inSeconds(leaseSeconds) })
-    .where("id", "=", id)
-    .where("state", "=", "pending")
-    .executeTakeFirst();
-  return result.numUpdatedRows > 0n;
+/** Renews leases; returns those of locations that are still pending. */
+export async function renewLeases(
+  database: Database,
+  ids: readonly number[],
+  leaseSeconds: number,
+): Promise<readonly number[]> {
+  const { rows } = await sql<{ id: number }>`
+    update locations set lease_until = ${inSeconds(leaseSeconds)}
+    where id = any(${ids}::bigint[]) and state = 'pending' returning id`.execute(database.sql);
+  return rows.map(({ id }) => id);
+}
+
+/** What was proven to lie at a location. */
+export interface Proof extends Written {
+  readonly locationId: number;
 }
 
 /**
- * Records what was proven to lie there; false when the location is no longer pending. The server does not wait until that is durable: losing it leaves
- * a location that was never proven, and publishing it, which needs it, makes it durable before itself.
+ * Records what was proven to lie at locations; returns those that are still pending, with their leases renewed. The server does not wait until that is
+ * durable: losing it leaves a location that was never proven, and publishing it, which needs it, makes it durable before itself.
  */
-export async function recordProof(
+export async function recordProofs(
   database: Database,
-  id: number,
-  proof: Written,
+  proofs: readonly Proof[],
   leaseSeconds: number,
-): Promise<boolean> {
-  const { contentDigest, contentBytes, storedDigest, storedBytes, codec } = proof;
-  const { rows } = await sql`
+): Promise<ReadonlySet<number>> {
+  const { rows } = await sql<{ id: number }>`
     update locations
-    set content_digest = ${contentDigest}, content_bytes = ${contentBytes}, stored_digest = ${storedDigest},
-      stored_bytes = ${storedBytes}, codec = ${codec}, proven_at = now(), lease_until = ${inSeconds(leaseSeconds)}
-    from (select ${unhurried}) as unhurried
-    where id = ${id} and state = 'pending'
-    returning id`.execute(database.sql);
-  return rows.length > 0;
+    set content_digest = proof.content_digest, content_bytes = proof.content_bytes, stored_digest = proof.stored_digest,
+      stored_bytes = proof.stored_bytes, codec = proof.codec, proven_at = now(), lease_until = ${inSeconds(leaseSeconds)}
+    from (select ${unhurried}) as unhurried, unnest(
+      ${proofs.map((proof) => proof.locationId)}::bigint[], ${proofs.map((proof) => proof.codec)}::text[],
+      ${proofs.map((proof) => proof.contentDigest)}::text[], ${proofs.map((proof) => proof.contentBytes)}::bigint[],
+      ${proofs.map((proof) => proof.storedDigest)}::text[], ${proofs.map((proof) => proof.storedBytes)}::bigint[])
+      as proof (id, codec, content_digest, content_bytes, stored_digest, stored_bytes)
+    where locations.id = proof.id and state = 'pending'
+    returning locations.id`.execute(database.sql);
+  return new Set(rows.map(({ id }) => id));
 }
 
 const isPublishable = sql<boolean>`(state = 'pending' and stored_digest is not null and lease_until > now())`;
@@ -233,20 +254,23 @@ export function locatedOf(row: LocatedRow): Located {
   };
 }
 
-/** The visible version of an object and where it lies. */
-export async function findVersion(
+/** The visible versions of objects and where they lie, in the order of the names. */
+export async function findVersions(
   queries: Database["sql"] | Transaction["sql"],
-  ref: ObjectRef,
-): Promise<(ObjectVersion & Located) | undefined> {
-  const row = await queries
-    .selectFrom("objects")
-    .innerJoin("locations", "locations.id", "objects.location_id")
-    .where("objects.account", "=", ref.account)
-    .where("objects.bucket", "=", ref.bucket)
-    .where("objects.key", "=", ref.key)
-    .select(["objects.version", ...locatedColumns])
-    .executeTakeFirst();
-  return row && { ref, version: row.version, ...locatedOf(row) };
+  refs: readonly ObjectRef[],
+): Promise<readonly ((ObjectVersion & Located) | undefined)[]> {
+  const { rows } = await sql<LocatedRow & { readonly version: number; readonly index: number }>`
+    select wanted.index::integer, objects.version, ${sql.join(locatedColumns.map((column) => sql.ref(column)))}
+    from unnest(
+      ${refs.map((ref) => ref.account)}::text[], ${refs.map((ref) => ref.bucket)}::text[], ${refs.map((ref) => ref.key)}::text[])
+      with ordinality as wanted (account, bucket, key, index)
+    join objects on objects.account = wanted.account and objects.bucket = wanted.bucket and objects.key = wanted.key
+    join locations on locations.id = objects.location_id`.execute(queries);
+  const found = new Map(rows.map((row) => [row.index - 1, row]));
+  return refs.map((ref, index) => {
+    const row = found.get(index);
+    return row && { ref, version: row.version, ...locatedOf(row) };
+  });
 }
 
 /** Other places where the same content of the object still lies. */
