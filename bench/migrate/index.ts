@@ -5,6 +5,7 @@ import { text } from "node:stream/consumers";
 import { parseArgs } from "node:util";
 import { openDatabase } from "../../src/db/index.ts";
 import { describeMachine } from "../machine.ts";
+import { findProgram } from "../program.ts";
 import { megabytes, milliseconds, Report, ratio, seconds } from "../report.ts";
 import { median } from "../statistics.ts";
 import { temporaryDirectory } from "../store/contenders.ts";
@@ -28,6 +29,8 @@ interface Options {
   readonly scale: number;
   readonly runs: number;
   readonly concurrency: number | "auto";
+  /** Where it is, if it is. */
+  readonly rclone: string | undefined;
   readonly destinations: readonly {
     readonly name: string;
     readonly driver: string;
@@ -62,7 +65,10 @@ export async function benchMigrate(parameters: readonly string[]): Promise<void>
       return { name, config: { ...config, url } };
     }),
   );
+  const rclone = findProgram("rclone");
+  if (rclone === undefined) report.leftOut("rclone: not found on the search path");
   const options: Options = {
+    rclone,
     scale: Number(values.scale),
     runs: Number(values.runs),
     concurrency: values.concurrency === "auto" ? "auto" : Number(values.concurrency),
@@ -85,27 +91,47 @@ export async function benchMigrate(parameters: readonly string[]): Promise<void>
 async function benchSpeed(report: Report, options: Options): Promise<void> {
   for (const destination of options.destinations) {
     report.subheading(`speed: db → ${destination.name}`);
-    const rows = [["load", "migrate", "raw puts", "ratio", "one by one", "faster", "CPU", "peak RSS", "raw RSS"]];
+    const rows = [
+      [
+        "load",
+        "migrate",
+        "raw puts",
+        "rclone",
+        "ratio",
+        "one by one",
+        "faster",
+        "CPU",
+        "machine",
+        "peak RSS",
+        "raw RSS",
+      ],
+    ];
     for (const whole of [analyses, large]) {
       const load = scaled(whole, options.scale);
-      const [ours, raw, original] = await compare(destination, load, options);
+      const { ours, raw, original, tool } = await compare(destination, load, options);
       const bytes = bytesOf(load);
-      const share = raw.ms / ours.ms;
+      const share = Math.min(raw.ms, tool?.ms ?? raw.ms) / ours.ms;
       const faster = original.ms / ours.ms;
       rows.push([
         `${load.name}, ${megabytes(bytes)}`,
         rate(bytes, ours.ms),
         rate(bytes, raw.ms),
+        tool === undefined ? "–" : rate(bytes, tool.ms),
         ratio(share),
         rate(bytes, original.ms),
         ratio(faster),
         seconds(ours.cpuMs),
+        `${(ours.busy * 100).toFixed(0)} %`,
         megabytes(ours.peakRssBytes),
         megabytes(raw.peakRssBytes),
       ]);
       const what = `db → ${destination.name}, ${load.name}`;
-      report.goal(`${what}: ≥ ${goalRatio} × raw puts`, ratio(share), share >= goalRatio);
-      if (whole === analyses) {
+      report.goal(
+        `${what}: ≥ ${goalRatio} × ${tool === undefined ? "raw puts" : "the faster of raw puts and rclone"}`,
+        ratio(share),
+        share >= goalRatio,
+      );
+      if (whole === analyses && destination.driver === "s3") {
         report.goal(`${what}: ≥ ${goalOriginal} × one by one`, ratio(faster), faster >= goalOriginal);
       }
       report.goal(`${what}: peak RSS ≤ 250 MB`, megabytes(ours.peakRssBytes), ours.peakRssBytes <= goalRssBytes);
@@ -114,30 +140,49 @@ async function benchSpeed(report: Report, options: Options): Promise<void> {
   }
 }
 
-/** Medians; the three take turns at going first, each in a fresh place. */
+type Kind = "migrate" | "raw" | "one by one" | "rclone";
+
+interface Compared {
+  readonly ours: Outcome;
+  readonly raw: Outcome;
+  readonly original: Outcome;
+  /** What a native tool takes, where there is one. */
+  readonly tool: Outcome | undefined;
+}
+
+/** Medians; all take turns at going first, each in a fresh place. */
 async function compare(
   destination: Options["destinations"][number],
   load: Load,
-  { runs, concurrency }: Options,
-): Promise<readonly [Outcome, Outcome, Outcome]> {
-  const outcomes: readonly [Outcome[], Outcome[], Outcome[]] = [[], [], []];
+  { runs, concurrency, rclone }: Options,
+): Promise<Compared> {
+  const kinds: Kind[] = ["migrate", "raw", "one by one"];
+  if (rclone !== undefined && destination.driver === "s3") kinds.push("rclone");
+  const outcomes = new Map(kinds.map((kind) => [kind, [] as Outcome[]]));
   for (let run = 0; run < runs; run++) {
-    for (let turn = 0; turn < 3; turn++) {
-      const which = (run + turn) % 3;
+    for (let turn = 0; turn < kinds.length; turn++) {
+      const kind = kinds[(run + turn) % kinds.length] as Kind;
       await using ground = await openGround();
       const to = await ground.fresh(destination);
-      const about = { dataDirectory: ground.dataDirectory, load, concurrency };
-      if (which === 0) await runOne({ kind: "fill", at: database, ...about });
-      if (which === 2) await runOne({ kind: "fill raw", ...about });
-      const tasks: readonly Task[] = [
-        { kind: "migrate", from: database, to, ...about },
-        { kind: "raw", to, ...about },
-        { kind: "one by one", to, ...about },
-      ];
-      outcomes[which]?.push(await runOne(tasks[which] as Task));
+      const about = { dataDirectory: ground.dataDirectory, load, concurrency, to };
+      if (kind === "migrate") await runOne({ ...about, kind: "fill", at: database });
+      if (kind === "one by one") await runOne({ ...about, kind: "fill raw" });
+      const tasks: Readonly<Record<Kind, Task>> = {
+        migrate: { ...about, kind: "migrate", from: database },
+        raw: { ...about, kind: "raw" },
+        "one by one": { ...about, kind: "one by one" },
+        rclone: { ...about, kind: "rclone", program: rclone ?? "" },
+      };
+      outcomes.get(kind)?.push(await runOne(tasks[kind]));
     }
   }
-  return [middle(outcomes[0]), middle(outcomes[1]), middle(outcomes[2])];
+  const of = (kind: Kind) => middle(outcomes.get(kind) ?? []);
+  return {
+    ours: of("migrate"),
+    raw: of("raw"),
+    original: of("one by one"),
+    tool: outcomes.has("rclone") ? of("rclone") : undefined,
+  };
 }
 
 async function benchGrowth(report: Report, options: Options): Promise<void> {
@@ -281,6 +326,7 @@ function middle(outcomes: readonly Outcome[]): Outcome {
     ms: of("ms"),
     planMs: of("planMs"),
     cpuMs: of("cpuMs"),
+    busy: of("busy"),
     peakRssBytes: of("peakRssBytes"),
     reads: of("reads"),
     p50Ms: of("p50Ms"),

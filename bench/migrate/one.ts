@@ -1,7 +1,12 @@
 /** One task in a process of its own, so that its memory is its own: `node bench/migrate/one.ts '{…}'`. Prints a line of JSON. */
+import { execFile } from "node:child_process";
+import { writeFile } from "node:fs/promises";
+import { cpus } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
 import { sql } from "kysely";
 import { openDatabase } from "../../src/db/index.ts";
-import { type Contender, openContender } from "../store/contenders.ts";
+import { type Contender, openContender, temporaryDirectory } from "../store/contenders.ts";
 import { stream } from "../store/content.ts";
 import { type Load, sizeOf } from "./load.ts";
 import { call, migrate, openAt, type Place, refOf } from "./store.ts";
@@ -13,6 +18,8 @@ export type Task = { readonly dataDirectory: string; readonly load: Load; readon
   | { readonly kind: "migrate" | "migrate online" | "plan"; readonly from: Place; readonly to: Place }
   /** No more than putting the same bytes. */
   | { readonly kind: "raw"; readonly to: Place }
+  /** The same by a native tool, from files. */
+  | { readonly kind: "rclone"; readonly program: string; readonly to: Place }
   /** Documents in a table of the database, for the original's way. */
   | { readonly kind: "fill raw" }
   /** One object at a time: list, then get, put and delete each. */
@@ -25,6 +32,8 @@ export interface Outcome {
   readonly ms: number;
   readonly planMs: number;
   readonly cpuMs: number;
+  /** How much of all processors' time was used, by whomever, from 0 to 1. */
+  readonly busy: number;
   readonly peakRssBytes: number;
   readonly reads: number;
   readonly p50Ms: number;
@@ -35,8 +44,10 @@ const task = JSON.parse(process.argv[2] ?? "{}") as Task;
 const { dataDirectory, load, concurrency } = task;
 const before = process.cpuUsage();
 const begun = performance.now();
+const processorsBefore = processors();
 const figures: Partial<Outcome> = await perform();
 const { user, system } = process.cpuUsage(before);
+const processorsAfter = processors();
 const outcome: Outcome = {
   ms: performance.now() - begun,
   planMs: 0,
@@ -45,6 +56,7 @@ const outcome: Outcome = {
   p99Ms: 0,
   ...figures,
   cpuMs: (user + system) / 1000,
+  busy: 1 - (processorsAfter.idleMs - processorsBefore.idleMs) / (processorsAfter.allMs - processorsBefore.allMs),
   peakRssBytes: process.resourceUsage().maxRSS * 1024,
 };
 console.log(JSON.stringify(outcome));
@@ -61,6 +73,8 @@ async function perform(): Promise<Partial<Outcome>> {
       return await carryOut(task.from, task.to);
     case "raw":
       return await raw(task.to);
+    case "rclone":
+      return await rclone(task.program, task.to);
     case "fill raw":
       return await fillRaw();
     case "one by one":
@@ -111,6 +125,45 @@ async function raw(to: Place): Promise<Partial<Outcome>> {
   const begunPuts = performance.now();
   await eachAtOnce(load.documents, (index) => contender.put(index, sizeOf(load, index)));
   return { ms: performance.now() - begunPuts };
+}
+
+/** Reads no database, verifies nothing, deletes nothing. */
+async function rclone(program: string, { config }: Place): Promise<Partial<Outcome>> {
+  await using directory = await temporaryDirectory();
+  await eachAtOnce(load.documents, (index) =>
+    writeFile(join(directory.path, String(index)), stream(index, sizeOf(load, index))),
+  );
+  const atOnce = ["--transfers", "--checkers"].flatMap((flag) => [
+    flag,
+    String(concurrency === "auto" ? 16 : concurrency),
+  ]);
+  const blindly = [
+    "--no-check-dest",
+    "--ignore-checksum",
+    "--s3-no-check-bucket",
+    "--s3-no-head",
+    "--s3-disable-checksum",
+  ];
+  const env = {
+    PATH: process.env.PATH,
+    HOME: directory.path,
+    RCLONE_CONFIG: "/dev/null",
+    RCLONE_S3_PROVIDER: "Other",
+    RCLONE_S3_ENDPOINT: String(config.url),
+    RCLONE_S3_ACCESS_KEY_ID: String(config.access_key),
+    RCLONE_S3_SECRET_ACCESS_KEY: String(config.secret_key),
+  };
+  const begunCopies = performance.now();
+  const parameters = ["copy", directory.path, `:s3:${String(config.bucket)}/rclone`, ...atOnce, ...blindly];
+  await promisify(execFile)(program, parameters, { env });
+  return { ms: performance.now() - begunCopies };
+}
+
+/** Of the whole machine, since it was started. */
+function processors(): { readonly idleMs: number; readonly allMs: number } {
+  const times = cpus().map((each) => each.times);
+  const idleMs = times.reduce((sum, { idle }) => sum + idle, 0);
+  return { idleMs, allMs: times.reduce((sum, { user, nice, sys, irq }) => sum + user + nice + sys + irq, idleMs) };
 }
 
 async function rawAt({ driver, config }: Place): Promise<Contender> {
