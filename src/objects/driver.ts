@@ -39,6 +39,12 @@ export interface StoredBlob {
   readonly digest?: string;
 }
 
+/** A blob that is to go; the length that every put of its key had, where that is known. */
+export interface DoomedBlob {
+  readonly key: PhysicalKey;
+  readonly sizeBytes: number | undefined;
+}
+
 /** First and last byte, both inclusive. */
 export interface ByteRange {
   readonly first: number;
@@ -64,6 +70,16 @@ export interface ObjectDriver extends AsyncDisposable {
    * the length that every put of this key had.
    */
   purge(key: PhysicalKey, sizeBytes: number | undefined, call: Call): Promise<void>;
+  /**
+   * Whole blobs, many in one request; only where a backend can do that. What the answer does not have is to be asked for with `get`: it is not there, or too
+   * long for this way.
+   */
+  getMany?(keys: readonly PhysicalKey[], call: Call): Promise<ReadonlyMap<PhysicalKey, Buffer>>;
+  /**
+   * As `purge`, many in one request; only where a backend can do that. Returns the keys that are gone for sure. Of the others nothing is known: they are to
+   * be purged one by one.
+   */
+  purgeMany?(blobs: readonly DoomedBlob[], call: Call): Promise<ReadonlySet<PhysicalKey>>;
   /** All blobs with keys after `after`, in key order (bytes). */
   list(after: PhysicalKey | undefined, call: Call): AsyncIterable<StoredBlob>;
 }

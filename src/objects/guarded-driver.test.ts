@@ -48,7 +48,10 @@ function faulty(plan: readonly PlannedFault[], options: GuardOptions = {}) {
   return { ...guarded(injected, options), memory, key, injected };
 }
 
-function without(driver: MemoryDriver, changes: Partial<ObjectDriver>): ObjectDriver {
+function without(
+  driver: MemoryDriver,
+  changes: { [Name in keyof ObjectDriver]?: ObjectDriver[Name] | undefined },
+): ObjectDriver {
   return Object.assign(Object.create(driver), changes);
 }
 
@@ -164,6 +167,20 @@ describe("stalls", () => {
       details: { driver: "memory", operation, silentMs: stallMs },
     });
     expect(driver.metrics.of[operation as "get"]).toEqual({ operations: 1, retries: 2, failures: 1 });
+  });
+
+  test("of what is done with many at once too, which is not repeated", async () => {
+    const { driver, clock } = guarded(without(new MemoryDriver(), { getMany: never, purgeMany: never }));
+    const key = createPhysicalKey();
+    const works = [
+      async () => await driver.getMany?.([key], call),
+      async () => await driver.purgeMany?.([{ key, sizeBytes: 1 }], call),
+    ];
+    for (const work of works) {
+      expect(await failureOf(clock.runUntil<unknown>(work()))).toMatchObject({ code: "BACKEND_STALLED" });
+    }
+    const { get, purge } = driver.metrics.of;
+    for (const counts of [get, purge]) expect(counts).toEqual({ operations: 1, retries: 0, failures: 1 });
   });
 
   test("not a moment before its time", async () => {
@@ -618,6 +635,19 @@ test.each([1, 2, 3, 4])("faults that pass are hidden: 400 operations beside a mo
   }
   expect(inner.injected.length).toBeGreaterThan(100);
   expect(new Set(inner.injected.map(({ fault }) => fault.kind)).size).toBe(kinds.length);
+});
+
+test("a driver can do with many at once what the one that it guards can", async () => {
+  const { driver, key } = faulty([]);
+  const missing = createPhysicalKey();
+  expect([...((await driver.getMany?.([key, missing], call)) ?? [])]).toEqual([[key, bytes]]);
+  expect(driver.metrics.bytesRead).toBe(bytes.length);
+  expect([...((await driver.purgeMany?.([{ key, sizeBytes: undefined }], call)) ?? [])]).toEqual([key]);
+  expect(await keysOf(driver)).toEqual([]);
+  const { getMany, purgeMany } = guarded(
+    without(new MemoryDriver(), { getMany: undefined, purgeMany: undefined }),
+  ).driver;
+  expect([getMany, purgeMany]).toEqual([undefined, undefined]);
 });
 
 test("bytes and operations are counted", async () => {

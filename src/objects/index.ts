@@ -10,6 +10,7 @@ export type { Copies } from "./copies.ts";
 export type {
   BodySource,
   ByteRange,
+  DoomedBlob,
   DriverCapabilities,
   DriverDefinition,
   DriverOpener,

@@ -408,6 +408,33 @@ describe("the reaper", () => {
     expect(await states()).toEqual(["deleting", "live"]);
   });
 
+  test("one that can't be deleted with the others is deleted alone, and what can't be either keeps nothing", async () => {
+    const wrapped = new WrappedDriver(new DatabaseDriver(database()));
+    const store = await open({ driver: wrapped, retireGraceSeconds: 0 });
+    for (const content of ["one", "two", "three", "four"]) await put(store, ref, Buffer.from(content));
+    const [locked, slow] = await database().sql.selectFrom("locations").select("physical_key").orderBy("id").execute();
+    const alone: string[] = [];
+    wrapped.purgeMany = async (blobs, under) => {
+      const others = blobs.filter(({ key }) => key !== locked?.physical_key && key !== slow?.physical_key);
+      return (await wrapped.inner.purgeMany?.(others, under)) ?? new Set();
+    };
+    wrapped.purge = async (key, sizeBytes, under) => {
+      alone.push(key);
+      if (key === locked?.physical_key) throw new StowageError("BACKEND_FAILED", { driver: "db", operation: "purge" });
+      await wrapped.inner.purge(key, sizeBytes, under);
+    };
+    const { blobsDeleted, failures } = await reap(store);
+    expect(blobsDeleted).toBe(2);
+    expect(failures).toMatchObject([{ error: { code: "BACKEND_FAILED" } }]);
+    expect(alone.toSorted()).toEqual([locked?.physical_key, slow?.physical_key].toSorted());
+    expect(await states()).toEqual(["deleting", "live"]);
+    // What fails as a whole is nobody's failure.
+    wrapped.purgeMany = () => Promise.reject(new StowageError("BACKEND_FAILED", { driver: "db", operation: "purge" }));
+    wrapped.purge = (key, sizeBytes, under) => wrapped.inner.purge(key, sizeBytes, under);
+    expect(await reap(store)).toMatchObject({ blobsDeleted: 1, failures: [] });
+    expect(await states()).toEqual(["live"]);
+  });
+
   test("two reapers at once do what one does", async () => {
     const store = await open({ retireGraceSeconds: 0 });
     for (let index = 0; index < 10; index++) await put(store, ref, Buffer.from([index]));
@@ -736,6 +763,7 @@ class WrappedDriver implements ObjectDriver {
   readonly inner: ObjectDriver;
   readonly capabilities: ObjectDriver["capabilities"];
   purge: ObjectDriver["purge"];
+  purgeMany?: NonNullable<ObjectDriver["purgeMany"]>;
   put: ObjectDriver["put"];
   get: ObjectDriver["get"];
   delete: ObjectDriver["delete"];

@@ -2,7 +2,7 @@ import type { Database } from "../db/index.ts";
 import { type StowageError, toStowageError } from "../errors/index.ts";
 import { announce, type Call, throwIfAborted } from "../runtime/index.ts";
 import type { Backend, Backends } from "./backends.ts";
-import type { ObjectDriver } from "./driver.ts";
+import type { ObjectDriver, PhysicalKey } from "./driver.ts";
 import { eachAtOnce } from "./each-at-once.ts";
 import {
   condemn,
@@ -13,7 +13,7 @@ import {
   markDeletedOnce,
   notDeleted,
   postpone,
-  removeLocation,
+  removeLocations,
 } from "./rows/reaper.ts";
 import type { ReapReport } from "./store.ts";
 
@@ -24,8 +24,10 @@ export interface ReapOptions {
   readonly isAlone: boolean;
 }
 
-/** Deletions at one backend at once. */
+/** Deletions at one backend at once, where it does not do many in one request. */
 const concurrency = 8;
+/** Locations whose rows go in one statement, after the bytes of all of them. */
+const batchSize = 128;
 
 /** A pass of at most `limit` locations over the backends: the only thing that deletes bytes. One backend's failure does not keep the others. */
 export async function reap(
@@ -55,13 +57,11 @@ export async function reap(
     const here = { backend: backend.description, blobs: 0, bytes: 0 };
     try {
       const driver = await backend.forDeleting(call);
-      await eachAtOnce(locations, concurrency, async (location) => {
-        throwIfAborted(call);
-        if (await remove(database, driver, location, failed, call)) {
-          here.blobs++;
-          here.bytes += location.storedBytes ?? 0;
-        }
-      });
+      for (let at = 0; at < locations.length; at += batchSize) {
+        const gone = await remove(database, driver, locations.slice(at, at + batchSize), failed, call);
+        here.blobs += gone.length;
+        here.bytes += gone.reduce((sum, { storedBytes }) => sum + (storedBytes ?? 0), 0);
+      }
     } catch (error) {
       failed(error);
     }
@@ -86,47 +86,71 @@ export async function deleteAtOnce(
   await condemnAtOnce(database, ids);
   announce("objects deleting", { count: ids.length });
   const failures = new Map<number, StowageError>();
-  await eachAtOnce(
-    await condemnedAmong(database, ids, lateSeconds),
-    concurrency,
-    async ({ backendId, ...location }) => {
+  const failed = (error: unknown, { id }: LocationRow) => failures.set(id, toStowageError(error));
+  const places = Map.groupBy(await condemnedAmong(database, ids, lateSeconds), ({ backendId }) => backendId);
+  for (const [backendId, locations] of places) {
+    try {
+      const driver = await (await backends.of(backendId, call)).forDeleting(call);
+      await remove(database, driver, locations, failed, call);
+    } catch (error) {
       throwIfAborted(call);
-      const failed = (error: unknown) => {
-        throwIfAborted(call);
-        failures.set(location.id, toStowageError(error));
-      };
-      try {
-        const driver = await (await backends.of(backendId, call)).forDeleting(call);
-        await remove(database, driver, location, failed, call);
-      } catch (error) {
-        failed(error);
-      }
-    },
-  );
+      for (const location of locations) failed(error, location);
+    }
+  }
   const left = new Set(await notDeleted(database, ids));
   return { gone: ids.filter((id) => !left.has(id)), failures };
 }
 
-/** Deletes one; true when its bytes are gone for good. */
+/** Deletes bytes and then their rows. Returns those that are gone for good; one that can't be deleted must not keep the others, in this pass or the next. */
 async function remove(
   database: Database,
   driver: ObjectDriver,
-  { id, physicalKey, storedBytes, isUnsettled }: LocationRow,
-  failed: (error: unknown) => void,
+  locations: readonly LocationRow[],
+  failed: (error: unknown, location: LocationRow) => void,
   call: Call,
-): Promise<boolean> {
+): Promise<readonly LocationRow[]> {
+  const gone: LocationRow[] = [];
+  const togetherGone = await purgeTogether(driver, locations, call);
+  await eachAtOnce(locations, concurrency, async (location) => {
+    throwIfAborted(call);
+    try {
+      // Not `delete`: a put that was repeated until it was proven may have left parts of the attempts before.
+      if (!togetherGone.has(location.physicalKey)) await driver.purge(location.physicalKey, location.storedBytes, call);
+      gone.push(location);
+    } catch (error) {
+      throwIfAborted(call);
+      await postpone(database, location.id);
+      failed(error, location);
+    }
+  });
+  if (gone.length === 0) return gone;
+  const [unsettled, settled] = [
+    gone.filter(({ isUnsettled }) => isUnsettled),
+    gone.filter((each) => !each.isUnsettled),
+  ];
+  announce("objects deleted", { count: gone.length });
+  await markDeletedOnce(database, idsOf(unsettled));
+  await removeLocations(database, idsOf(settled));
+  announce("objects forgotten", { count: gone.length });
+  return gone;
+}
+
+/** What can be deleted with few requests. Its failure is nobody's: what is left is deleted one by one, and that says why it can't be. */
+async function purgeTogether(
+  driver: ObjectDriver,
+  locations: readonly LocationRow[],
+  call: Call,
+): Promise<ReadonlySet<PhysicalKey>> {
+  const blobs = locations.map(({ physicalKey, storedBytes }) => ({ key: physicalKey, sizeBytes: storedBytes }));
   try {
-    // Not `delete`: a put that was repeated until it was proven may have left parts of the attempts before.
-    await driver.purge(physicalKey, storedBytes, call);
+    return (await driver.purgeMany?.(blobs, call)) ?? new Set();
   } catch (error) {
-    // One that can't be deleted must not keep the others, in this pass or the next.
-    await postpone(database, id);
-    failed(error);
-    return false;
+    throwIfAborted(call);
+    call.log.debug({ err: error, driver: driver.name, blobs: blobs.length }, "blobs not deleted together");
+    return new Set();
   }
-  announce("objects deleted", { locationId: id });
-  if (isUnsettled) await markDeletedOnce(database, id);
-  else await removeLocation(database, id);
-  announce("objects forgotten", { locationId: id });
-  return true;
+}
+
+function idsOf(locations: readonly LocationRow[]): readonly number[] {
+  return locations.map(({ id }) => id);
 }

@@ -523,6 +523,63 @@ export function describeDriver(name: string, makeDriver: () => Promise<DriverUnd
       });
     });
 
+    describe("many at once", () => {
+      const aborted = createCall({ signal: AbortSignal.abort() });
+
+      test("what is read is whole, and what is left out can be had alone", async () => {
+        if (driver.getMany === undefined) return;
+        const chunk = backend.chunkBytes;
+        const bodies = [0, 1, 1000, 30_000, chunk - 1, chunk, chunk + 1, 3 * chunk].map(noise);
+        const keys: PhysicalKey[] = [];
+        for (const bytes of bodies) keys.push((await put(bytes)).key);
+        const missing = createPhysicalKey();
+        const found = await driver.getMany([missing, ...keys, keys[1] as PhysicalKey], call);
+        expect(found.has(missing)).toBe(false);
+        for (const [key, bytes] of found) expect(bytes.equals(bodies[keys.indexOf(key)] as Buffer)).toBe(true);
+        for (const [index, key] of keys.entries()) expect((await get(key)).equals(bodies[index] as Buffer)).toBe(true);
+        // It would be of no use otherwise.
+        expect(found.has(keys[2] as PhysicalKey) && found.has(keys[3] as PhysicalKey)).toBe(true);
+        expect((await driver.getMany([], call)).size).toBe(0);
+        expect((await failureOf(driver.getMany(keys, aborted))).code).toBe("INPUT_INTERRUPTED");
+      });
+
+      test("what is purged is gone, all of it, and nothing else is", async () => {
+        if (driver.purgeMany === undefined) return;
+        const bodies = [0, 1, 1000, backend.chunkBytes, 3 * backend.chunkBytes].map(noise);
+        const blobs: { key: PhysicalKey; sizeBytes: number | undefined }[] = [];
+        for (const bytes of bodies) blobs.push({ key: (await put(bytes)).key, sizeBytes: bytes.length });
+        blobs.push({ key: createPhysicalKey(), sizeBytes: undefined }, { key: createPhysicalKey(), sizeBytes: 10 });
+        const other = await put(noise(500));
+        expect((await failureOf(driver.purgeMany(blobs, aborted))).code).toBe("INPUT_INTERRUPTED");
+        for (let time = 0; time < 2; time++) {
+          const gone = await driver.purgeMany(blobs, call);
+          expect(gone.has(blobs[2]?.key as PhysicalKey)).toBe(true);
+          for (const { key, sizeBytes } of blobs) {
+            if (!gone.has(key)) await driver.purge(key, sizeBytes, call);
+            expect((await failureOf(driver.get(key, undefined, call))).code).toBe("BACKEND_KEY_MISSING");
+          }
+          expect((await listed()).map(({ key }) => key)).toEqual([other.key]);
+        }
+        expect((await driver.purgeMany([], call)).size).toBe(0);
+        await driver.purge(other.key, undefined, call);
+        expect(await backend.remains()).toEqual([]);
+      });
+
+      test("two who purge the same in other orders, beside writers", async () => {
+        if (driver.purgeMany === undefined) return;
+        const blobs = [];
+        for (let index = 0; index < 20; index++) blobs.push({ key: (await put(noise(1000))).key, sizeBytes: 1000 });
+        const [one, another] = await Promise.all([
+          driver.purgeMany(blobs, call),
+          driver.purgeMany(blobs.toReversed(), call),
+          put(noise(1000)),
+          put(noise(backend.chunkBytes * 2)),
+        ]);
+        for (const { key } of blobs) expect(one.has(key) || another.has(key)).toBe(true);
+        expect(await listed()).toHaveLength(2);
+      });
+    });
+
     describe("readers that stop early free everything", () => {
       test("destroyed before the first byte", async () => {
         const { key } = await put(noise(backend.chunkBytes * 3));

@@ -3,6 +3,7 @@ import { codes, type ErrorCode, StowageError } from "../../src/errors/index.ts";
 import type {
   BodySource,
   ByteRange,
+  DoomedBlob,
   DriverCapabilities,
   ObjectDriver,
   PhysicalKey,
@@ -146,11 +147,16 @@ export class FaultyDriver implements ObjectDriver {
   #operations = 0;
   /** While false, nothing goes wrong. */
   isArmed = true;
+  /** Where the other has them. Each blob has its own turn; those with a fault meet it alone, and are left out of the answer where it is a failure. */
+  readonly getMany?: NonNullable<ObjectDriver["getMany"]>;
+  readonly purgeMany?: NonNullable<ObjectDriver["purgeMany"]>;
 
   constructor(inner: ObjectDriver, choose: FaultChoice) {
     this.name = inner.name;
     this.#inner = inner;
     this.#choose = choose;
+    if (inner.getMany !== undefined) this.getMany = (keys, call) => this.#getMany(keys, call);
+    if (inner.purgeMany !== undefined) this.purgeMany = (blobs, call) => this.#purgeMany(blobs, call);
   }
 
   capabilities(call: Call): Promise<DriverCapabilities> {
@@ -239,6 +245,44 @@ export class FaultyDriver implements ObjectDriver {
     for (const { deliver } of this.#late.splice(0)) await deliver();
   }
 
+  async #getMany(keys: readonly PhysicalKey[], call: Call): Promise<ReadonlyMap<PhysicalKey, Buffer>> {
+    const asked = new Map<PhysicalKey, Fault | undefined>();
+    for (const key of keys) asked.set(key, await this.#begin("get", key));
+    const answer = new Map<PhysicalKey, Buffer>();
+    const found = (await this.#inner.getMany?.(keys, call)) ?? answer;
+    for (const [key, bytes] of found) {
+      const fault = asked.get(key);
+      if (fault?.kind === "stall" || fault?.kind === "hang") await untilAborted(call);
+      if (fault === undefined) answer.set(key, bytes);
+      if (fault?.kind === "flip") answer.set(key, flipped(bytes, fault.bit));
+      if (fault?.kind === "truncate") answer.set(key, bytes.subarray(0, fault.after ?? bytes.length >> 1));
+      if (fault?.kind === "misdirect") answer.set(key, [...found.values()].find((other) => other !== bytes) ?? bytes);
+    }
+    return answer;
+  }
+
+  async #purgeMany(blobs: readonly DoomedBlob[], call: Call): Promise<ReadonlySet<PhysicalKey>> {
+    const together: DoomedBlob[] = [];
+    const gone = new Set<PhysicalKey>();
+    for (const blob of blobs) {
+      const { key, sizeBytes } = blob;
+      const fault = await this.#begin("purge", key);
+      if (fault === undefined) together.push(blob);
+      else {
+        const purge = (under: Call) => this.#inner.purge(key, sizeBytes, under);
+        await this.#removeAmid(fault, "purge", key, call, purge).then(
+          () => gone.add(key),
+          () => {}, // it is left out
+        );
+      }
+    }
+    for (const key of (await this.#inner.purgeMany?.(together, call)) ?? []) {
+      this.#changed(key, undefined);
+      gone.add(key);
+    }
+    return gone;
+  }
+
   async #begin(operation: FaultyOperation, key: PhysicalKey | undefined): Promise<Fault | undefined> {
     const nth = (this.#calls.get(operation) ?? 0) + 1;
     this.#calls.set(operation, nth);
@@ -277,7 +321,16 @@ export class FaultyDriver implements ObjectDriver {
     call: Call,
     work: (under: Call) => Promise<void>,
   ): Promise<void> {
-    const fault = await this.#begin(operation, key);
+    await this.#removeAmid(await this.#begin(operation, key), operation, key, call, work);
+  }
+
+  async #removeAmid(
+    fault: Fault | undefined,
+    operation: "delete" | "purge",
+    key: PhysicalKey,
+    call: Call,
+    work: (under: Call) => Promise<void>,
+  ): Promise<void> {
     const remove = async (under = call) => {
       await work(under);
       this.#changed(key, undefined);

@@ -12,6 +12,8 @@ import type {
 import { type Call, throwIfAborted } from "../../src/runtime/index.ts";
 
 const pieceBytes = 1024;
+/** What is longer is not read many at once. */
+const manyBytesMax = 64 * 1024;
 
 /** A driver that keeps its promises, in memory: what faults are planted in, and what others are compared with. */
 export class MemoryDriver implements ObjectDriver {
@@ -75,6 +77,22 @@ export class MemoryDriver implements ObjectDriver {
   purge(key: PhysicalKey, _sizeBytes: number | undefined, call: Call): Promise<void> {
     return this.delete(key, call);
   }
+
+  getMany?: NonNullable<ObjectDriver["getMany"]> = async (keys, call) => {
+    throwIfAborted(call);
+    return new Map(
+      keys.flatMap((key) => {
+        const bytes = this.blobs.get(key);
+        return bytes === undefined || bytes.length > manyBytesMax ? [] : [[key, Buffer.from(bytes)]];
+      }),
+    );
+  };
+
+  purgeMany?: NonNullable<ObjectDriver["purgeMany"]> = async (blobs, call) => {
+    throwIfAborted(call);
+    for (const { key } of blobs) this.blobs.delete(key);
+    return new Set(blobs.map(({ key }) => key));
+  };
 
   async *list(after: PhysicalKey | undefined, call: Call): AsyncGenerator<StoredBlob> {
     for (const key of [...this.blobs.keys()].sort()) {

@@ -2,6 +2,7 @@ import type { KyselyPlugin } from "kysely";
 import type { Database, HeldLock } from "../../src/db/index.ts";
 import { runTransaction } from "../../src/db/transactions.ts";
 import { StowageError } from "../../src/errors/index.ts";
+import { manyWithin } from "../../src/objects/guard/pieces.ts";
 import type { ObjectDriver } from "../../src/objects/index.ts";
 
 /** Where a process can end, stand still, or see that others have done something: around each call of a backend or the database, and at each step. */
@@ -213,6 +214,7 @@ export class Life {
     };
     const { point } = { point: (what: string) => this.point(what) };
     return {
+      ...manyWithin(inner, (operation, call, work) => around(`${operation} many`, () => work(call))),
       name: inner.name,
       capabilities: (call) => inner.capabilities(call),
       put: (key, body, call) => around("put", () => inner.put(key, body, call)),

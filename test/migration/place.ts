@@ -8,8 +8,12 @@ export class Place extends MemoryDriver {
   readonly compression: Compression;
   readonly #hasDigest: boolean;
 
-  constructor(place: string, compression: Partial<Compression>, hasDigest: boolean) {
+  constructor(place: string, compression: Partial<Compression>, hasDigest: boolean, hasMany: boolean) {
     super();
+    if (!hasMany) {
+      delete this.getMany;
+      delete this.purgeMany;
+    }
     this.place = place;
     this.compression = { ...defaultCompression, ...compression };
     this.#hasDigest = hasDigest;
@@ -42,12 +46,12 @@ export class Place extends MemoryDriver {
   }
 }
 
-/** Places whose codecs differ, with and without digests of their own. */
+/** Places whose codecs differ, with and without digests of their own, and with and without operations on many blobs. */
 export function somePlaces(): readonly Place[] {
   return [
-    new Place("plain", {}, true),
-    new Place("packed", { enabled: true, minSizeKbytes: 4 }, false),
-    new Place("zipped", { enabled: true, minSizeKbytes: 4, algorithm: "gzip" }, true),
-    new Place("plain too", {}, false),
+    new Place("plain", {}, true, true),
+    new Place("packed", { enabled: true, minSizeKbytes: 4 }, false, true),
+    new Place("zipped", { enabled: true, minSizeKbytes: 4, algorithm: "gzip" }, true, false),
+    new Place("plain too", {}, false, false),
   ];
 }

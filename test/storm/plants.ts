@@ -158,9 +158,9 @@ const plants: readonly Plant[] = [
       },
       {
         file: "reaper.ts",
-        from: `announce("objects deleted", { locationId: id });`,
-        to: `announce("objects deleted", { locationId: id });
-  await database.sql.updateTable("locations").set({ state: "deleting" }).where("id", "=", id)
+        from: `announce("objects deleted", { count: gone.length });`,
+        to: `announce("objects deleted", { count: gone.length });
+  await database.sql.updateTable("locations").set({ state: "deleting" }).where("id", "in", idsOf(gone))
     .where("state", "in", ["pending", "retired"]).where((eb) => eb.or([eb("lease_until", "is", null), eb("lease_until", "<", new Date() as never)])).execute();`,
       },
     ],
@@ -170,12 +170,10 @@ const plants: readonly Plant[] = [
     changes: [
       {
         file: "reaper.ts",
-        from: `): Promise<boolean> {
-  try {`,
-        to: `): Promise<boolean> {
-  if (!isUnsettled) await removeLocation(database, id);
-  announce("planted");
-  try {`,
+        from: "const gone: LocationRow[] = [];",
+        to: `const gone: LocationRow[] = [];
+  await removeLocations(database, idsOf(locations.filter(({ isUnsettled }) => !isUnsettled)));
+  announce("planted");`,
       },
     ],
   },
@@ -184,8 +182,8 @@ const plants: readonly Plant[] = [
     changes: [
       {
         file: "reaper.ts",
-        from: "if (isUnsettled) await markDeletedOnce(database, id);",
-        to: "if (isUnsettled && id < 0) await markDeletedOnce(database, id);",
+        from: "await markDeletedOnce(database, idsOf(unsettled));",
+        to: "await removeLocations(database, idsOf(unsettled));",
       },
     ],
   },

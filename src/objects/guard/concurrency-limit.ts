@@ -1,5 +1,5 @@
 import { type Call, type Clock, createCall, throwIfAborted } from "../../runtime/index.ts";
-import { forward, type PieceDriver, reopened } from "./pieces.ts";
+import { forward, manyWithin, type PieceDriver, reopened } from "./pieces.ts";
 
 export interface LimitOptions {
   readonly clock: Clock;
@@ -29,6 +29,7 @@ export function withConcurrencyLimit(driver: PieceDriver, options: LimitOptions)
   };
   return {
     ...forward(driver),
+    ...manyWithin(driver, (_, call, work) => whole(call, () => work(call))),
     delete: (key, call) => whole(call, () => driver.delete(key, call)),
     purge: (key, sizeBytes, call) => whole(call, () => driver.purge(key, sizeBytes, call)),
     put: (key, body, call) =>

@@ -2,7 +2,7 @@ import { messageOf, StowageError } from "../../errors/index.ts";
 import type { Call } from "../../runtime/index.ts";
 import type { PhysicalKey } from "../driver.ts";
 import { abortReason } from "./abort-reason.ts";
-import { forward, type PieceDriver } from "./pieces.ts";
+import { forward, manyWithin, type PieceDriver } from "./pieces.ts";
 import { trackBody } from "./tracked-body.ts";
 
 /**
@@ -32,6 +32,7 @@ export function withErrorContext(driver: PieceDriver): PieceDriver {
   };
   return {
     ...forward(driver),
+    ...manyWithin(driver, (operation, call, work) => about(operation, undefined, call, () => work(call))),
     capabilities: (call) => about("capabilities", undefined, call, () => driver.capabilities(call)),
     async put(key, body, call) {
       const record = trackBody(body);

@@ -1,6 +1,6 @@
 import type { ErrorCode } from "../../errors/index.ts";
 import { isCode, toStowageError } from "../../errors/index.ts";
-import { forward, type PieceDriver } from "./pieces.ts";
+import { forward, manyWithin, type PieceDriver } from "./pieces.ts";
 import { trackBody } from "./tracked-body.ts";
 
 export type DriverOperation = "capabilities" | "put" | "get" | "delete" | "purge" | "list";
@@ -59,8 +59,18 @@ export function withMetrics(driver: PieceDriver, metrics: DriverMetrics): PieceD
     metrics.of[operation].operations++;
     return counted(operation, work);
   };
+  const many = manyWithin(driver, (operation, call, work) => begun(operation, () => work(call)));
+  const { getMany } = many;
   return {
     ...forward(driver),
+    ...many,
+    ...(getMany && {
+      async getMany(keys, call) {
+        const found = await getMany(keys, call);
+        for (const { length } of found.values()) metrics.bytesRead += length;
+        return found;
+      },
+    }),
     capabilities: (call) => begun("capabilities", () => driver.capabilities(call)),
     put: (key, body, call) =>
       begun("put", () => {

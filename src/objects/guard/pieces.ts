@@ -124,9 +124,26 @@ export function reopened(body: PieceSource, open: PieceSource["open"]): PieceSou
   return { ...body, open };
 }
 
+type Around = <T>(operation: "get" | "purge", call: Call, work: (under: Call) => Promise<T>) => Promise<T>;
+
+/** What the driver can do with many blobs in one request, each time within `around`. Not repeated: what it does not do is done one by one. */
+export function manyWithin(
+  driver: Pick<ObjectDriver, "getMany" | "purgeMany">,
+  around: Around,
+): Pick<ObjectDriver, "getMany" | "purgeMany"> {
+  const { getMany, purgeMany } = driver;
+  return {
+    ...(getMany && { getMany: (keys, call) => around("get", call, (under) => getMany.call(driver, keys, under)) }),
+    ...(purgeMany && {
+      purgeMany: (blobs, call) => around("purge", call, (under) => purgeMany.call(driver, blobs, under)),
+    }),
+  };
+}
+
 /** What layers hand on that do not care for it. */
 export function forward(driver: Omit<ObjectDriver, "put" | "get">): Omit<ObjectDriver, "put" | "get"> {
   return {
+    ...manyWithin(driver, (_, call, work) => work(call)),
     name: driver.name,
     capabilities: (call) => driver.capabilities(call),
     delete: (key, call) => driver.delete(key, call),

@@ -2,7 +2,7 @@ import { StowageError } from "../../errors/index.ts";
 import type { Call, Clock } from "../../runtime/index.ts";
 import type { PhysicalKey } from "../driver.ts";
 import { abortReason } from "./abort-reason.ts";
-import { forward, type PieceDriver, reopened } from "./pieces.ts";
+import { forward, manyWithin, type PieceDriver, reopened } from "./pieces.ts";
 
 export interface StallOptions {
   readonly clock: Clock;
@@ -27,6 +27,7 @@ export function withStallTimeout(driver: PieceDriver, options: StallOptions): Pi
   };
   return {
     ...forward(driver),
+    ...manyWithin(driver, (operation, call, work) => whole(watch(operation, undefined, call), work)),
     capabilities: (call) => whole(watch("capabilities", undefined, call), (under) => driver.capabilities(under)),
     delete: (key, call) => whole(watch("delete", key, call), (under) => driver.delete(key, under)),
     purge: (key, sizeBytes, call) => whole(watch("purge", key, call), (under) => driver.purge(key, sizeBytes, under)),

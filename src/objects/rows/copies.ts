@@ -60,7 +60,7 @@ export async function findLocated(
   const rows = await database.sql
     .selectFrom("locations")
     .select([...locatedColumns, "account", "bucket", "object_key"])
-    .where("id", "in", ids)
+    .where(sql<boolean>`id = any(${ids}::bigint[])`)
     .where("stored_digest", "is not", null)
     .execute();
   return new Map(

@@ -96,7 +96,7 @@ export async function condemnAtOnce(database: Database, ids: readonly number[]):
   await database.sql
     .updateTable("locations")
     .set({ state: "deleting", state_since: sql<string>`now()` })
-    .where("id", "in", ids)
+    .where(isAmong("id", ids))
     .where("state", "=", "retired")
     .execute();
 }
@@ -112,7 +112,7 @@ export async function condemnedAmong(
   const rows = await database.sql
     .selectFrom("locations")
     .innerJoin("backends", "backends.id", "backend_id")
-    .where("locations.id", "in", ids)
+    .where(isAmong("locations.id", ids))
     .where("state", "=", "deleting")
     .where("writer", "is not", null)
     .select([
@@ -137,19 +137,20 @@ export async function notDeleted(database: Database, ids: readonly number[]): Pr
   if (ids.length === 0) return [];
   const rows = await database.sql
     .selectFrom("locations")
-    .where("id", "in", ids)
+    .where(isAmong("id", ids))
     .where(({ eb, or }) => or([eb("state", "<>", "deleting"), eb("writer", "is not", null)]))
     .select("id")
     .execute();
   return rows.map(({ id }) => id);
 }
 
-/** The first deletion is done; the row waits for the second. */
-export async function markDeletedOnce(database: Database, id: number): Promise<void> {
+/** The first deletion is done; the rows wait for the second. */
+export async function markDeletedOnce(database: Database, ids: readonly number[]): Promise<void> {
+  if (ids.length === 0) return;
   await database.sql
     .updateTable("locations")
     .set({ writer: null })
-    .where("id", "=", id)
+    .where(isAmong("id", ids))
     .where("state", "=", "deleting")
     .execute();
 }
@@ -164,8 +165,14 @@ export async function postpone(database: Database, id: number): Promise<void> {
     .execute();
 }
 
-export async function removeLocation(database: Database, id: number): Promise<void> {
-  await database.sql.deleteFrom("locations").where("id", "=", id).where("state", "=", "deleting").execute();
+export async function removeLocations(database: Database, ids: readonly number[]): Promise<void> {
+  if (ids.length === 0) return;
+  await database.sql.deleteFrom("locations").where(isAmong("id", ids)).where("state", "=", "deleting").execute();
+}
+
+/** One parameter, however many they are: the statement is always the same. */
+function isAmong(column: "id" | "locations.id", ids: readonly number[]) {
+  return sql<boolean>`${sql.ref(column)} = any(${ids}::bigint[])`;
 }
 
 function ago(seconds: number) {

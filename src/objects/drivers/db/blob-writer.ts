@@ -108,3 +108,8 @@ export class BlobWriter {
 export async function deleteBlob(database: Database, key: PhysicalKey, isAny: boolean): Promise<void> {
   await sql`select delete_object_blob(${key}, ${isAny})`.execute(database.sql);
 }
+
+/** Deletes blobs in one statement, or what there is of them; in one order, so that no two who delete the same wait for each other. */
+export async function deleteBlobs(database: Database, keys: readonly PhysicalKey[]): Promise<void> {
+  await sql`select delete_object_blob(key, true) from unnest(${keys.toSorted()}::text[]) as key`.execute(database.sql);
+}

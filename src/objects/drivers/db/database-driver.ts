@@ -4,8 +4,16 @@ import { sql } from "kysely";
 import type { Database } from "../../../db/index.ts";
 import { StowageError } from "../../../errors/index.ts";
 import { type Call, throwIfAborted } from "../../../runtime/index.ts";
-import type { BodySource, ByteRange, DriverCapabilities, ObjectDriver, PhysicalKey, StoredBlob } from "../../driver.ts";
-import { BlobWriter, chunkBytes, deleteBlob } from "./blob-writer.ts";
+import type {
+  BodySource,
+  ByteRange,
+  DoomedBlob,
+  DriverCapabilities,
+  ObjectDriver,
+  PhysicalKey,
+  StoredBlob,
+} from "../../driver.ts";
+import { BlobWriter, chunkBytes, deleteBlob, deleteBlobs } from "./blob-writer.ts";
 
 /** Chunks that come in one answer: fewer journeys to the server, and still little memory for each reader. */
 const readChunks = 4;
@@ -99,6 +107,18 @@ export class DatabaseDriver implements ObjectDriver {
     return Readable.from(this.#chunks(key, stride, first, end, call), { objectMode: false, highWaterMark: stride });
   }
 
+  /** Those of one chunk. */
+  async getMany(keys: readonly PhysicalKey[], call: Call): Promise<ReadonlyMap<PhysicalKey, Buffer>> {
+    throwIfAborted(call);
+    if (keys.length === 0) return new Map();
+    const rows = await this.#database.binaryRows(`
+      select blob.physical_key, chunk.bytes
+      from object_blobs as blob join object_chunks as chunk on chunk.physical_key = blob.physical_key and chunk.position = 0
+      where blob.physical_key in (${keys.map((key) => `'${hexOf(key)}'`).join()}) and blob.bytes <= ${chunkBytes}
+        and octet_length(chunk.bytes) = blob.bytes`);
+    return new Map(rows.map(([key, bytes]) => [String(key) as PhysicalKey, bytes as Buffer]));
+  }
+
   async delete(key: PhysicalKey, call: Call): Promise<void> {
     throwIfAborted(call);
     await deleteBlob(this.#database, key, true);
@@ -107,6 +127,13 @@ export class DatabaseDriver implements ObjectDriver {
   /** Chunks of no blob are deleted with the rest. */
   purge(key: PhysicalKey, _sizeBytes: number | undefined, call: Call): Promise<void> {
     return this.delete(key, call);
+  }
+
+  async purgeMany(blobs: readonly DoomedBlob[], call: Call): Promise<ReadonlySet<PhysicalKey>> {
+    throwIfAborted(call);
+    const keys = blobs.map(({ key }) => key);
+    await deleteBlobs(this.#database, keys);
+    return new Set(keys);
   }
 
   async *list(after: PhysicalKey | undefined, call: Call): AsyncGenerator<StoredBlob> {
