@@ -53,6 +53,7 @@ export interface CrashChoice {
 interface Inode {
   readonly ino: bigint;
   readonly isDirectory: boolean;
+  mode: number;
   /** What calls see. */
   content: Buffer;
   readonly entries: Map<string, Inode>;
@@ -85,7 +86,7 @@ export class FaultyFiles implements FileCalls {
     const known = new Map<Inode, Inode>();
     const after = new FaultyFiles();
     const restore = (inode: Inode): Inode => {
-      const restored = known.get(inode) ?? after.#inode(inode.isDirectory);
+      const restored = known.get(inode) ?? after.#inode(inode.isDirectory, inode.mode);
       if (known.has(inode)) return restored;
       known.set(inode, restored);
       restored.content = contentAfter(inode, content);
@@ -132,8 +133,8 @@ export class FaultyFiles implements FileCalls {
     inode.content = inode.content.subarray(0, bytes);
   }
 
-  async open(path: string, flags: number): Promise<OpenFile> {
-    await this.#step("open", path, () => this.#open(path, flags));
+  async open(path: string, flags: number, mode = 0): Promise<OpenFile> {
+    await this.#step("open", path, () => this.#open(path, flags, mode));
     const inode = this.#find(path);
     const step = <T>(name: FileCallName, work: (fault: FileFault | undefined) => T) => this.#step(name, path, work);
     return {
@@ -165,7 +166,10 @@ export class FaultyFiles implements FileCalls {
           inode.pending = [];
         }),
       status: () => step("fileStatus", () => statusOf(inode)),
-      chmod: () => step("fileChmod", () => {}),
+      chmod: (mode) =>
+        step("fileChmod", () => {
+          inode.mode = mode;
+        }),
       chgrp: () => step("fileChgrp", () => {}),
       close: () => step("close", () => {}),
     };
@@ -236,20 +240,20 @@ export class FaultyFiles implements FileCalls {
     return result;
   }
 
-  #open(path: string, flags: number): void {
+  #open(path: string, flags: number, mode: number): void {
     const found = this.#lookUp(path);
     if (flags & constants.O_CREAT) {
       if (found) throw failure("EEXIST", path);
-      this.#change(path, this.#inode(false));
+      this.#change(path, this.#inode(false, mode));
     } else if (!found) throw failure("ENOENT", path);
     else if (flags & constants.O_DIRECTORY && !found.isDirectory) throw failure("ENOTDIR", path);
   }
 
-  #inode(isDirectory: boolean): Inode {
+  #inode(isDirectory: boolean, mode = 0o750): Inode {
     const ino = this.#nextIno++;
     const content = Buffer.alloc(0);
     const maps = { entries: new Map<string, Inode>(), durableEntries: new Map<string, Inode>() };
-    return { ino, isDirectory, content, durableContent: content, ...maps, pending: [] };
+    return { ino, isDirectory, mode, content, durableContent: content, ...maps, pending: [] };
   }
 
   #lookUp(path: string): Inode | undefined {
@@ -316,6 +320,7 @@ function statusOf(inode: Inode): FileStatus {
     dev: 1n,
     ino: inode.ino,
     size: BigInt(inode.content.length),
+    mode: BigInt(inode.mode),
     isFile: () => !inode.isDirectory,
     isDirectory: () => inode.isDirectory,
   };

@@ -1,6 +1,7 @@
 import { Readable } from "node:stream";
 import { buffer } from "node:stream/consumers";
 import { describe, expect, test } from "vitest";
+import type { FileCalls, OpenFile } from "../../src/objects/drivers/localfs/file-calls.ts";
 import { openLocalFiles } from "../../src/objects/drivers/localfs/local-files-driver.ts";
 import { guard } from "../../src/objects/guarded-driver.ts";
 import type { BodySource, ObjectDriver, PhysicalKey } from "../../src/objects/index.ts";
@@ -187,6 +188,61 @@ describe("a call of the file system fails during a get", () => {
     const error = await failureOf(buffer(stream));
     expect(error).toMatchObject({ code: "BACKEND_FAILED", details: { key, operation: "get" } });
     expect(error.message).toContain("600000 of 1300000");
+  });
+
+  test("a file of one read: what comes in parts, what has become shorter, EIO; it is closed each time", async () => {
+    const { files, driver } = await opened();
+    const short = bytes.subarray(0, 20_000);
+    await driver.put(key, { open: async () => Readable.from([short]), bytes: short }, call);
+    files.fault = ({ name }) => (name === "read" ? { kind: "short", bytes: 7001 } : undefined);
+    expect(await read(driver)).toEqual(short);
+    expect(await buffer(await driver.get(key, { first: 5, last: 16_000 }, call))).toEqual(short.subarray(5, 16_001));
+    expect(files.calls.at(-1)?.name).toBe("close");
+    files.fault = ({ name }) => (name === "read" ? { kind: "fail", code: "EIO" } : undefined);
+    expect(await failureOf(driver.get(key, undefined, call))).toMatchObject({
+      code: "BACKEND_FAILED",
+      details: { key, operation: "get" },
+    });
+    expect(files.calls.at(-1)?.name).toBe("close");
+    files.fault = ({ name }) => {
+      if (name === "read") files.truncate(path, 600);
+      return undefined;
+    };
+    expect((await failureOf(driver.get(key, undefined, call))).message).toContain("600 of 20000");
+    expect(files.calls.at(-1)?.name).toBe("close");
+  });
+
+  test("whoever leaves while a read is under way: the file is closed after it, for its number may become another's", async () => {
+    const { files } = await opened();
+    const [begun, ended] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    const slow: FileCalls = new Proxy(files, {
+      get(target, property) {
+        if (property === "open") {
+          return async (...parameters: Parameters<FileCalls["open"]>): Promise<OpenFile> => {
+            const file = await target.open(...parameters);
+            const wait = async (into: Buffer, position: number) => {
+              begun.resolve();
+              await ended.promise;
+              return await file.read(into, position);
+            };
+            return { ...file, read: wait };
+          };
+        }
+        const value: unknown = Reflect.get(target, property, target);
+        return typeof value === "function" ? value.bind(target) : value;
+      },
+    });
+    const driver = await openLocalFiles(options, call, slow);
+    await driver.put(key, body(), call);
+    const before = files.calls.length;
+    const stream = await driver.get(key, undefined, call);
+    const closed = new Promise((resolve) => stream.once("close", resolve));
+    stream.read();
+    await begun.promise;
+    stream.destroy();
+    ended.resolve();
+    await closed;
+    expect(files.calls.slice(before).map(({ name }) => name)).toEqual(["open", "fileStatus", "read", "close"]);
   });
 
   test("EIO midway; the file is closed", async () => {

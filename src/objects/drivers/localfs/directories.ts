@@ -10,6 +10,18 @@ export interface DirectoryOptions {
   readonly group?: number;
 }
 
+/** Makes the root, and what is missing above it. */
+export async function ensureRoot(files: FileCalls, options: DirectoryOptions): Promise<FileStatus> {
+  const status = await ensureDirectory(files, options, options.root);
+  if (!status.isDirectory()) {
+    throw new StowageError("CONFIG_INVALID", {
+      key: "archive_data_dir",
+      reason: `${options.root} is no directory`,
+    });
+  }
+  return status;
+}
+
 /**
  * The root and its fan-out directories. A directory's name is durable before anything is put into it: what is fsynced below a name that a power loss
  * takes away is lost with it.
@@ -23,22 +35,11 @@ export class Directories {
   /** Whose names this process knows to be durable: another one may have made a directory and died before its fsync. */
   readonly #durable = new Set<string>();
 
-  private constructor(files: FileCalls, options: DirectoryOptions, root: FileStatus) {
+  /** @param root as {@link ensureRoot} found it */
+  constructor(files: FileCalls, options: DirectoryOptions, root: FileStatus) {
     this.#files = files;
     this.#options = options;
     this.#root = root;
-  }
-
-  /** Makes the root, and what is missing above it. */
-  static async open(files: FileCalls, options: DirectoryOptions): Promise<Directories> {
-    const status = await ensureDirectory(files, options, options.root);
-    if (!status.isDirectory()) {
-      throw new StowageError("CONFIG_INVALID", {
-        key: "archive_data_dir",
-        reason: `${options.root} is no directory`,
-      });
-    }
-    return new Directories(files, options, status);
   }
 
   path(fanOut: string): string {

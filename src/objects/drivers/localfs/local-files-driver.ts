@@ -1,12 +1,12 @@
 import { constants } from "node:fs";
-import { addAbortSignal, type Readable } from "node:stream";
+import { addAbortSignal, Readable } from "node:stream";
 import { StowageError } from "../../../errors/index.ts";
 import { announce, type Call, throwIfAborted } from "../../../runtime/index.ts";
 import type { BodySource, ByteRange, DriverCapabilities, ObjectDriver, PhysicalKey, StoredBlob } from "../../driver.ts";
-import { Directories, type DirectoryOptions } from "./directories.ts";
-import { type FileCalls, type OpenFile, realFileCalls } from "./file-calls.ts";
+import { Directories, type DirectoryOptions, ensureRoot } from "./directories.ts";
+import { type FileCalls, type OpenFile, realFileCalls, realFileCallsIn, shortBytesMax } from "./file-calls.ts";
 import { type Attempt, attempt, driverName, errnoOf } from "./file-failure.ts";
-import { readFile } from "./file-reader.ts";
+import { readFile, readShort } from "./file-reader.ts";
 import { blobPath, fanOutOf, isPartOf, newPartPath, newProbePath } from "./layout.ts";
 import { listBlobs } from "./listing.ts";
 import { type PartOptions, PartWriter } from "./part-writer.ts";
@@ -17,13 +17,11 @@ export type LocalFilesOptions = DirectoryOptions & PartOptions;
 const noHardLinks: readonly (string | undefined)[] = ["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS"];
 
 /** @throws StowageError `BACKEND_DENIED`, `BACKEND_FULL`, `CONFIG_INVALID` */
-export async function openLocalFiles(
-  options: LocalFilesOptions,
-  call: Call,
-  files: FileCalls = realFileCalls,
-): Promise<ObjectDriver> {
+export async function openLocalFiles(options: LocalFilesOptions, call: Call, files?: FileCalls): Promise<ObjectDriver> {
   throwIfAborted(call);
-  return new LocalFilesDriver(options, await Directories.open(files, options), files);
+  const root = await ensureRoot(files ?? realFileCalls, options);
+  const used = files ?? (await realFileCallsIn(options.root));
+  return new LocalFilesDriver(options, new Directories(used, options, root), used);
 }
 
 /**
@@ -113,7 +111,12 @@ class LocalFilesDriver implements ObjectDriver {
       const sizeBytes = Number(status.size);
       const first = range?.first ?? 0;
       const end = range === undefined ? sizeBytes : Math.min(sizeBytes, range.last + 1);
-      return readFile(file, { key, path, first, end }, call);
+      const extent = { key, path, first, end };
+      if (end - first > shortBytesMax) return readFile(file, extent, call);
+      const bytes = await attempt(what, () => readShort(file, extent));
+      throwIfAborted(call);
+      file.close().catch(() => {}); // nothing was written, so nothing can be lost
+      return streamOf(bytes);
     } catch (error) {
       await file.close();
       throw error;
@@ -268,6 +271,13 @@ class LocalFilesDriver implements ObjectDriver {
       for (const path of [one, two]) await this.#files.unlink(path).catch(() => {}); // the probe's answer stands
     }
   }
+}
+
+function streamOf(bytes: Buffer): Readable {
+  const stream = new Readable({ read() {} });
+  if (bytes.length > 0) stream.push(bytes);
+  stream.push(null);
+  return stream;
 }
 
 function about(operation: Attempt["operation"]) {

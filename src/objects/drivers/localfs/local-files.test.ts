@@ -21,7 +21,9 @@ import { failureOf } from "../../../../test/conformance/failure.ts";
 import { createCall } from "../../../runtime/index.ts";
 import type { BodySource, DriverSurroundings, ObjectDriver, PhysicalKey } from "../../driver.ts";
 import { createPhysicalKey } from "../../physical-key.ts";
+import { realFileCalls, realFileCallsIn } from "./file-calls.ts";
 import { localfsDriver } from "./index.ts";
+import { openLocalFiles } from "./local-files-driver.ts";
 
 const call = createCall();
 const key = "ab".repeat(16) as PhysicalKey;
@@ -137,6 +139,32 @@ describe("configuration", () => {
     await writeFile(root, "");
     expect(await failureOf(open())).toMatchObject({ code: "CONFIG_INVALID" });
     expect((await failureOf(open({ archive_data_dir: join(root, "below") }))).code).toBe("BACKEND_FAILED");
+  });
+});
+
+describe("calls that are made at once", () => {
+  test("never on a file system that may not answer", async () => {
+    // None of a disk's: /proc where there is one, and nothing at all elsewhere.
+    for (const directory of ["/proc", join(parent, "missing")]) {
+      expect(await realFileCallsIn(directory)).toBe(realFileCalls);
+    }
+  });
+
+  test("there, all is the same", async () => {
+    const before = process.umask(0o077);
+    try {
+      const driver = await openLocalFiles({ root, fileMode: 0o640, directoryMode: 0o750 }, call, realFileCalls);
+      const long = "x".repeat(3_000_000);
+      for (const content of ["", "content", long]) {
+        await driver.put(key, body(content), call);
+        expect((await lstat(join(root, blob))).mode & 0o7777).toBe(0o640);
+        expect((await buffer(await driver.get(key, undefined, call))).toString()).toBe(content);
+        expect((await buffer(await driver.get(key, { first: 2, last: 4 }, call))).toString()).toBe(content.slice(2, 5));
+        await driver.delete(key, call);
+      }
+    } finally {
+      process.umask(before);
+    }
   });
 });
 

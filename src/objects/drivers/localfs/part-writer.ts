@@ -37,7 +37,9 @@ export class PartWriter {
   static async create(files: FileCalls, path: string, key: PhysicalKey, options: PartOptions): Promise<PartWriter> {
     // O_EXCL: neither a file nor a symbolic link that lies there is ever written to.
     const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
-    return new PartWriter(path, key, await files.open(path, flags, options.fileMode & 0o600));
+    // Until it has its group, nobody else may read it.
+    const mode = options.group === undefined ? options.fileMode : options.fileMode & 0o600;
+    return new PartWriter(path, key, await files.open(path, flags, mode));
   }
 
   /** Writes the whole body. Returns its length. */
@@ -68,9 +70,10 @@ export class PartWriter {
   /** Gives the file its permissions and makes it durable; its name is not yet. */
   async finish({ fileMode, group }: PartOptions): Promise<void> {
     await this.#attempt(async () => {
-      // Changing the group may clear bits of the mode; the mode that open(2) was given is cut by the umask.
       if (group !== undefined) await this.#file.chgrp(group);
-      await this.#file.chmod(fileMode);
+      // The mode that open(2) was given is cut by the umask, and a directory's default rules may change it.
+      const { mode } = await this.#file.status();
+      if ((Number(mode) & 0o7777) !== fileMode) await this.#file.chmod(fileMode);
       await this.#file.sync();
       await this.#close();
     });
