@@ -104,6 +104,7 @@ export class Mover {
     });
     announce("migration intended", { count: intended.length });
     const sources = await this.#copies.located(intended.map(({ sourceLocationId }) => sourceLocationId));
+    const ahead = this.#copies.readAhead(defined(intended.map((copy) => sources.get(copy.sourceLocationId))));
     const failures: { sourceLocationId: number; error: StowageError }[] = [];
     const copied: { sourceLocationId: number; locationId: number; written: Awaited<ReturnType<Copies["copy"]>> }[] = [];
     await this.#atOnce(intended, failures, async (copy) => {
@@ -113,7 +114,7 @@ export class Mover {
       await this.#pace.pay(source.storedBytes, { ...this.#call, signal: this.#stop }).catch(() => {});
       throwIfAborted(this.#call);
       if (this.#stop.aborted) return;
-      const written = await this.#copies.copy(source, copy, this.#call);
+      const written = await this.#copies.copy(source, copy, ahead, this.#call);
       copied.push({ ...copy, written });
       this.#options.copied(source.storedBytes);
     });
@@ -149,12 +150,13 @@ export class Mover {
 
   async #verify(moves: readonly Move[]): Promise<void> {
     const copies = await this.#copies.located(defined(moves.map((move) => move.destinationLocationId)));
+    const ahead = this.#copies.readAhead(defined(moves.map((move) => copies.get(move.destinationLocationId ?? 0))));
     const failures: { sourceLocationId: number; error: StowageError }[] = [];
     const verified: Move[] = [];
     await this.#atOnce(moves, failures, async (move) => {
       const copy = move.destinationLocationId === undefined ? undefined : copies.get(move.destinationLocationId);
       if (copy === undefined) throw new TypeError("a copied object has no copy");
-      await this.#copies.verify(copy, this.#options.verify, this.#call);
+      await this.#copies.verify(copy, this.#options.verify, ahead, this.#call);
       verified.push(move);
     });
     await this.#transaction(async (tx) => {
@@ -257,6 +259,6 @@ function firstOf(moves: readonly Move[], bytesMax: number): readonly Move[] {
   return end < 0 ? moves : moves.slice(0, end);
 }
 
-function defined(ids: readonly (number | undefined)[]): readonly number[] {
-  return ids.filter((id) => id !== undefined);
+function defined<T>(items: readonly (T | undefined)[]): readonly T[] {
+  return items.filter((item) => item !== undefined);
 }

@@ -7,8 +7,9 @@ import type { BackendSection, Backends } from "./backends.ts";
 import { Digester } from "./digester.ts";
 import type { ObjectDriver } from "./driver.ts";
 import { formatHeader } from "./envelope.ts";
-import { readShort, readShortStored, readThrough } from "./location-reader.ts";
+import { readThrough } from "./location-reader.ts";
 import { createPhysicalKey } from "./physical-key.ts";
+import { ReadAhead } from "./read-ahead.ts";
 import { deleteAtOnce } from "./reaper.ts";
 import {
   clearRedirectsFrom,
@@ -28,7 +29,7 @@ import {
 import type { Located } from "./rows/locations.ts";
 import { notDeleted } from "./rows/reaper.ts";
 import { shortBytesMax } from "./short-bytes.ts";
-import { verifiedContent, WrongBytes } from "./verified-body.ts";
+import { verifiedBytes, verifiedContent, WrongBytes } from "./verified-body.ts";
 import { rewrittenBody, rewrittenBytes, type Written, writtenBody, writtenBytes } from "./written-body.ts";
 
 /**
@@ -84,11 +85,16 @@ export class Copies {
     return findLocated(this.#database, ids);
   }
 
+  /** For copying or verifying these, in this order. */
+  readAhead(locations: readonly Located[]): ReadAhead {
+    return new ReadAhead(locations);
+  }
+
   /**
    * Writes a copy: the payload as it is where the destination would encode it in the same way, else anew.
    * @throws StowageError `OBJECT_DIGEST_MISMATCH`, `BACKEND_KEY_MISSING` when the source is damaged or gone, else what the backends say
    */
-  async copy(source: LocatedObject, copy: IntendedCopy, call: Call): Promise<Written> {
+  async copy(source: LocatedObject, copy: IntendedCopy, ahead: ReadAhead, call: Call): Promise<Written> {
     const from = await (await this.#backends.of(source.backendId, call)).driver(call);
     const backend = await this.#backends.of(copy.backendId, call);
     const to = await backend.forWriting(call);
@@ -102,9 +108,10 @@ export class Copies {
     const openContent = async (under: Call) => verifiedContent(await openStored(under), source, async (wrong) => wrong);
     const rewritten = async () => {
       if (source.contentBytes <= shortBytesMax) {
+        const stored = await ahead.read(from, source, call);
         return isSame
-          ? rewrittenBytes(await readShortStored(from, source, call), source, header(source.codec))
-          : await writtenBytes(await readShort(from, source, call), false, compression, header);
+          ? rewrittenBytes(stored, source, header(source.codec))
+          : await writtenBytes(await verifiedBytes(stored, source), false, compression, header);
       }
       return isSame
         ? rewrittenBody(openStored, source, header(source.codec), header(source.codec, source.locationId).length)
@@ -139,10 +146,12 @@ export class Copies {
   }
 
   /** Reads a copy back and compares it with what was recorded, or its stored bytes only where `depth` is `checksum`. */
-  async verify(copy: Located, depth: "readback" | "checksum", call: Call): Promise<void> {
+  async verify(copy: Located, depth: "readback" | "checksum", ahead: ReadAhead, call: Call): Promise<void> {
     const driver = await (await this.#backends.of(copy.backendId, call)).driver(call);
     const wrong =
-      depth === "readback" ? await readThrough(driver, copy, call) : await compareStored(driver, copy, call);
+      depth === "readback"
+        ? await readThrough(driver, copy, call, (...at) => ahead.read(...at))
+        : await compareStored(driver, copy, call);
     if (wrong === undefined) return;
     const reason = `read back ${wrong.actual}`;
     throw new StowageError("BACKEND_FAILED", { ...about(driver, "get", copy.physicalKey), reason }, { cause: wrong });
