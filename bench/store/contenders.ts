@@ -1,4 +1,5 @@
-import { mkdir, mkdtemp, open, readFile, rm } from "node:fs/promises";
+import { randomUUID } from "node:crypto";
+import { mkdir, mkdtemp, open, readFile, rename, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
@@ -82,22 +83,26 @@ async function rawBytes(database: Database, index: number): Promise<number> {
   return rows[0]?.bytes.length ?? 0;
 }
 
-/** Files that are durable, written in place. */
+/** Files as any program writes them that must not lose one: under a temporary name, fsync, rename, fsync of the directory. */
 async function openRawFiles({ config }: Field): Promise<Contender> {
-  const directory = join(String(config.archive_data_dir), "raw");
-  await mkdir(directory, { recursive: true });
+  const path = join(String(config.archive_data_dir), "raw");
+  await mkdir(path, { recursive: true });
+  const directory = await open(path);
   return {
     async put(index, sizeBytes) {
-      const file = await open(join(directory, String(index)), "wx");
+      const temporary = join(path, `${index}.${randomUUID()}.tmp`);
+      const file = await open(temporary, "wx");
       try {
         for await (const piece of stream(index, sizeBytes)) await file.write(piece as Buffer);
-        await file.datasync();
+        await file.sync();
       } finally {
         await file.close();
       }
+      await rename(temporary, join(path, String(index)));
+      await directory.sync();
     },
-    get: async (index) => (await readFile(join(directory, String(index)))).length,
-    async [Symbol.asyncDispose]() {},
+    get: async (index) => (await readFile(join(path, String(index)))).length,
+    [Symbol.asyncDispose]: () => directory.close(),
   };
 }
 
