@@ -25,7 +25,6 @@ import type { ObjectRef, ObjectStore, StagedObject } from "../objects/index.ts";
 import { formatPlatform, type ImageSource, type Platform, type ResolvedImage } from "../oci/index.ts";
 import { announce, type Call, type Progress } from "../runtime/index.ts";
 import { isDamage, readThrough } from "./damage.ts";
-import { fingerprintOf } from "./fingerprint.ts";
 import { LayerPool } from "./layer-pool.ts";
 import { type KeyedLayer, Layers, type ProcessedLayer } from "./layers.ts";
 import { reconcileImage } from "./reconcile.ts";
@@ -72,7 +71,6 @@ export class Analyzer implements AsyncDisposable {
   readonly #store: ObjectStore;
   readonly #limits: Limits;
   readonly #pool: LayerPool;
-  readonly #fingerprint: string;
   readonly #layers: Layers;
   readonly #merging = new Budget(mergedBytesMax);
   /** Several names of one image are analysed one after the other: all but the first find it known. */
@@ -90,8 +88,7 @@ export class Analyzer implements AsyncDisposable {
     this.#store = store;
     this.#limits = limits;
     this.#pool = pool;
-    this.#fingerprint = fingerprintOf(catalogers, limits);
-    this.#layers = new Layers(database, store, pool, this.#fingerprint);
+    this.#layers = new Layers(database, store, pool);
   }
 
   /** Keeps the threads between images, until it is disposed of. */
@@ -144,7 +141,7 @@ export class Analyzer implements AsyncDisposable {
     const images = new Images(this.#database, this.#store);
     try {
       const record = await images.get(account, image.digest, undefined);
-      if (record.digest !== image.digest || record.fingerprint !== this.#fingerprint) return undefined;
+      if (record.digest !== image.digest || record.fingerprint !== this.#pool.fingerprint) return undefined;
       if (record.damage !== undefined) return undefined;
       const refs: ObjectRef[] = keysOf(layers).map(layerRef);
       refs.push(manifestRef(account, image.digest));
@@ -168,7 +165,7 @@ export class Analyzer implements AsyncDisposable {
     const identity = {
       digest: image.digest,
       imageId: image.imageId,
-      fingerprint: this.#fingerprint,
+      fingerprint: this.#pool.fingerprint,
       layerKeys: layers.map(({ key }) => key ?? null),
       config: JSON.parse(image.config.raw.toString()) as JsonValue,
     };

@@ -4,13 +4,16 @@ import type { Readable } from "node:stream";
 import { setFlagsFromString } from "node:v8";
 import { MessageChannel, type MessagePort, type Worker } from "node:worker_threads";
 import { Piscina } from "piscina";
+import { catalogers } from "../catalogers/index.ts";
 import type { Limits } from "../config/index.ts";
 import { isCode, StowageError, toStowageError } from "../errors/index.ts";
-import { closeSpill, type ExpectedLayer, type LayerAnalysis, openSpill } from "../layer/index.ts";
-import type { LayerFile } from "../oci/index.ts";
+import { closeSpill, type LayerAnalysis, openSpill } from "../layer/index.ts";
+import type { ImageLayer, LayerSource } from "../oci/index.ts";
 import { type Call, throwIfAborted } from "../runtime/index.ts";
+import { fingerprintOf } from "./fingerprint.ts";
 import { chunkBytesMax, type FromWorker, type LayerTask, type LayerTaskResult, type ToWorker } from "./layer-task.ts";
 import { layerWorkerUrl } from "./layer-worker.ts";
+import { ReadAhead } from "./read-ahead.ts";
 import { Budget } from "./turns.ts";
 
 /** An analysed layer; its document lies in `output`, an open spill that the taker closes. */
@@ -21,14 +24,6 @@ export interface AnalyzedLayer extends LayerAnalysis, Disposable {
 /** Half of a worker's young generation. The command's own is smaller, so that documents which pass as streams do not pile up in it. */
 const workerSemiSpaceMb = 4;
 
-/** Where a layer's blob comes from. Both may be called twice. */
-export interface BlobSource {
-  /** The blob as a file that the worker reads itself, if there is one. */
-  openFile(): Promise<LayerFile | undefined>;
-  /** The blob from its start. */
-  open(): Promise<Readable>;
-}
-
 /** Worker threads that analyse layers, as many as there are cores. */
 export class LayerPool implements AsyncDisposable {
   readonly concurrency = availableParallelism();
@@ -37,12 +32,16 @@ export class LayerPool implements AsyncDisposable {
    * a document is stored, its thread goes on with the next layer.
    */
   readonly places = new Budget(this.concurrency + 1);
+  /** Of the analyser that runs in the threads. */
+  readonly fingerprint: string;
   readonly #limits: Limits;
   readonly #temporaryDirectory: string;
+  readonly #ahead = new Map<string, ReadAhead>();
   #pool: Piscina | undefined;
   #holders = 0;
 
   constructor(limits: Limits, temporaryDirectory: string) {
+    this.fingerprint = fingerprintOf(catalogers, limits);
     this.#limits = limits;
     this.#temporaryDirectory = temporaryDirectory;
   }
@@ -52,14 +51,38 @@ export class LayerPool implements AsyncDisposable {
    * @throws StowageError whatever is wrong with the layer, or what the source and its stream throw
    */
   async analyze(
-    expected: ExpectedLayer,
-    fingerprint: string,
-    source: BlobSource,
+    layer: ImageLayer,
+    source: LayerSource,
+    onBytes: (bytes: number) => void,
+    call: Call,
+  ): Promise<AnalyzedLayer> {
+    const begun = this.#ahead.get(nameOf(layer));
+    if (begun === undefined) return await this.#analyze(layer, source, onBytes, call);
+    this.#ahead.delete(nameOf(layer));
+    return await begun.take(onBytes, call);
+  }
+
+  /**
+   * Begins to read layers before it is known that they must be, as many as there are threads, the largest ones: {@link analyze} goes on with them. Those
+   * that it never gets are given up with the threads.
+   */
+  readAhead(layers: readonly ImageLayer[], source: LayerSource, call: Call): void {
+    const own = layers.filter(({ isForeign }) => !isForeign);
+    const byName = new Map(own.map((layer) => [nameOf(layer), layer]));
+    const largest = [...byName].sort(([, a], [, b]) => b.descriptor.size - a.descriptor.size);
+    for (const [name, layer] of largest.slice(0, this.concurrency)) {
+      this.#ahead.set(name, new ReadAhead((onBytes, under) => this.#analyze(layer, source, onBytes, under), call));
+    }
+  }
+
+  async #analyze(
+    { descriptor, diffId, compression }: ImageLayer,
+    source: LayerSource,
     onBytes: (bytes: number) => void,
     call: Call,
   ): Promise<AnalyzedLayer> {
     throwIfAborted(call);
-    await using file = await source.openFile();
+    await using file = await source.openFile(descriptor, call);
     const output = openSpill(this.#temporaryDirectory);
     const scratch = openSpill(this.#temporaryDirectory);
     const { port1, port2 } = new MessageChannel();
@@ -71,10 +94,18 @@ export class LayerPool implements AsyncDisposable {
       bytesTold += bytes;
       onBytes(bytes);
     };
-    const feed = feedBlob(port1, source.open, tell);
+    const feed = feedBlob(port1, () => source.open(descriptor, call), tell);
     try {
       const blob = file && { ...file, [Symbol.asyncDispose]: undefined };
-      const task: LayerTask = { expected, fingerprint, limits: this.#limits, scratch, output, file: blob, port: port2 };
+      const task: LayerTask = {
+        expected: { blobDigest: descriptor.digest, blobBytes: descriptor.size, diffId, compression },
+        fingerprint: this.fingerprint,
+        limits: this.#limits,
+        scratch,
+        output,
+        file: blob,
+        port: port2,
+      };
       const pool = this.#workers();
       call.signal.addEventListener("abort", () => threads.push(...pool.threads), { once: true, signal: done.signal });
       const result = (await pool.run(task, {
@@ -124,6 +155,9 @@ export class LayerPool implements AsyncDisposable {
   }
 
   async #release(): Promise<void> {
+    const ahead = [...this.#ahead.values()];
+    this.#ahead.clear();
+    await Promise.all(ahead.map((each) => each[Symbol.asyncDispose]()));
     const pool = this.#pool;
     this.#pool = undefined;
     await pool?.destroy();
@@ -144,6 +178,11 @@ export class LayerPool implements AsyncDisposable {
     }
     return this.#pool;
   }
+}
+
+/** Blobs of one diffID differ in how they are compressed. */
+function nameOf({ descriptor, diffId }: ImageLayer): string {
+  return `${descriptor.digest} ${diffId}`;
 }
 
 async function ended(thread: Worker): Promise<void> {

@@ -1,14 +1,14 @@
 import type { Database } from "../db/index.ts";
 import { StowageError } from "../errors/index.ts";
 import { layerRef, markLayerFound } from "../images/index.ts";
-import { type ExpectedLayer, type LayerDocument, readSpill } from "../layer/index.ts";
+import { type LayerDocument, readSpill } from "../layer/index.ts";
 import type { ObjectStore } from "../objects/index.ts";
 import type { ImageLayer, LayerSource } from "../oci/index.ts";
 import { announce, type Call, type Progress, type ProgressTask, throwIfAborted } from "../runtime/index.ts";
 import type { AnalyzedLayer, LayerPool } from "./layer-pool.ts";
 import { forgetIfDamaged, lockLayer } from "./lost-documents.ts";
 import type { LayerReport } from "./report.ts";
-import { findLayer, recordAccess, recordLayer, useLayers } from "./rows.ts";
+import { findLayers, recordAccess, recordLayer, useLayers } from "./rows.ts";
 import { Turns } from "./turns.ts";
 
 /** A layer of the image at hand with its document's key. */
@@ -17,6 +17,10 @@ export interface KeyedLayer {
   readonly layer: ImageLayer;
   /** Undefined for a layer that is not fetched. */
   readonly key: string | undefined;
+}
+
+interface FetchedLayer extends KeyedLayer {
+  readonly key: string;
 }
 
 /** A processed layer: its report, and what it cost to keep. */
@@ -30,25 +34,26 @@ export interface ProcessedLayer {
 /** Documents kept open for merging; each is an open file. */
 const openDocumentsMax = 64;
 
+/** Questions whether layers may be read, of one image to its source. */
+const questionsAtOnce = 4;
+
 /** Sees to it that layers have documents: a stored one where it may serve, else the layer is read now. */
 export class Layers {
   readonly #database: Database;
   readonly #store: ObjectStore;
   readonly #pool: LayerPool;
-  readonly #fingerprint: string;
   /** Images that are analysed at the same time here read a layer that they share once. The lock in the database is for other processes. */
   readonly #turns = new Turns();
 
-  constructor(database: Database, store: ObjectStore, pool: LayerPool, fingerprint: string) {
+  constructor(database: Database, store: ObjectStore, pool: LayerPool) {
     this.#database = database;
     this.#store = store;
     this.#pool = pool;
-    this.#fingerprint = fingerprint;
   }
 
   /** The key of a layer's document: what the layer is, and what analyses it. */
   keyOf(layer: ImageLayer): string | undefined {
-    return layer.isForeign ? undefined : `${layer.diffId}/${this.#fingerprint}`;
+    return layer.isForeign ? undefined : `${layer.diffId}/${this.#pool.fingerprint}`;
   }
 
   /**
@@ -67,23 +72,45 @@ export class Layers {
     const results: ProcessedLayer[] = [];
     const stop = new AbortController();
     const inner: Call = { ...call, signal: AbortSignal.any([call.signal, stop.signal]) };
-    // Twice the same layer in one image is read once: the second waits for the first and finds its document.
-    const queue = layers
-      .toSorted((a, b) => b.layer.descriptor.size - a.layer.descriptor.size || a.position - b.position)
+    const known = await this.#reusable(layers.filter(isFetched), source, account, inner);
+    const queue: { readonly fetched: FetchedLayer; readonly task: ProgressTask }[] = [];
+    for (const keyed of layers.toSorted(largestFirst)) {
+      const { position, layer } = keyed;
       // All begin at once, so that a display knows the total from the start.
-      .map((keyed) => ({ keyed, task: progress.begin(label(keyed.layer), sizeToRead(keyed)) }));
-    const work = async (): Promise<void> => {
+      const task = progress.begin(label(layer), sizeToRead(keyed));
+      if (isFetched(keyed) && !known.has(keyed)) {
+        queue.push({ fetched: keyed, task });
+        continue;
+      }
+      const outcome = isFetched(keyed) ? "reused" : "notFetched";
+      task.end(outcome === "reused" ? "known already" : "not fetched: a foreign layer");
+      results[position] = { report: unreadReport(layer, outcome), bytesStored: 0 };
+    }
+    // Whoever comes beside those that have a thread each waits until they have: a large layer that gets one late is what the image waits for.
+    const { concurrency } = this.#pool;
+    const busy = Promise.withResolvers<void>();
+    let idle = Math.min(concurrency, queue.length);
+    const onRead = () => {
+      if (--idle <= 0) busy.resolve();
+    };
+    // Twice the same layer in one image is read once: the second waits for the first and finds its document.
+    const work = async (isBeside: boolean): Promise<void> => {
+      if (isBeside) await busy.promise;
       for (let next = queue.shift(); next && !stop.signal.aborted; next = queue.shift()) {
         try {
-          const made = await this.#one(next.keyed, next.task, source, account, progress, inner);
-          results[next.keyed.position] = this.#keep(made, results, keptOpen);
+          const made = await this.#one(next.fetched, next.task, source, account, onRead, progress, inner);
+          results[next.fetched.position] = this.#keep(made, results, keptOpen);
         } catch (error) {
           stop.abort(error);
+          busy.resolve();
           throw error;
         }
       }
+      busy.resolve();
     };
-    const outcomes = await Promise.allSettled(Array.from({ length: this.#pool.concurrency + 1 }, work));
+    const outcomes = await Promise.allSettled(
+      Array.from({ length: concurrency + 1 }, (_, at) => work(at === concurrency)),
+    );
     call.signal.throwIfAborted();
     if (stop.signal.aborted) throw stop.signal.reason;
     for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
@@ -102,50 +129,26 @@ export class Layers {
     return forgotten;
   }
 
+  /** @param onRead told when nothing keeps the layer from a thread any more */
   async #one(
-    { layer, key }: KeyedLayer,
+    fetched: FetchedLayer,
     task: ProgressTask,
     source: LayerSource,
     account: string,
+    onRead: () => void,
     progress: Progress,
     call: Call,
   ): Promise<MadeLayer> {
+    const { layer, key } = fetched;
     const begun = performance.now();
-    const report = (
-      outcome: LayerReport["outcome"],
-      entries: number | undefined,
-      bytesRead: number,
-      bytesStored: number,
-    ) => ({
-      report: {
-        blobDigest: layer.descriptor.digest,
-        diffId: layer.diffId,
-        mediaType: layer.descriptor.mediaType,
-        blobBytes: layer.descriptor.size,
-        outcome,
-        entries,
-        bytesRead,
-        durationMs: Math.round(performance.now() - begun),
-      },
-      bytesStored,
-    });
-    if (key === undefined) {
-      task.end("not fetched: a foreign layer");
-      return report("notFetched", undefined, 0, 0);
-    }
-    const isReusable = () => this.#reuse(layer, key, source, account, call);
-    if (await isReusable()) {
-      task.end("known already");
-      return report("reused", undefined, 0, 0);
-    }
     // In this order, so that who waits for a turn has no place, and who waits for a place no connection.
     using _turn = await this.#turns.take(key, call);
     using _place = await this.#pool.places.take(call);
     await using lock = await lockLayer(this.#database, key, progress, call);
     // Whoever had the turn or the lock before may have done the work.
-    if (await isReusable()) {
+    if ((await this.#reusable([fetched], source, account, call)).size > 0) {
       task.end("known already");
-      return report("reused", undefined, 0, 0);
+      return { report: unreadReport(layer, "reused"), bytesStored: 0 };
     }
     const guarded: Call = { ...call, signal: AbortSignal.any([call.signal, lock.signal]) };
     let bytesRead = 0;
@@ -153,10 +156,13 @@ export class Layers {
       bytesRead += bytes;
       task.advance(bytes);
     };
+    onRead();
     const { analyzed, bytesStored } = await this.#read(layer, key, source, account, onBytes, guarded);
     const entries = analyzed.facts.tarEntries;
     task.end(`${entries.toLocaleString("en-US")} entries`);
-    return { ...report("analyzed", entries, bytesRead, bytesStored), analyzed };
+    const durationMs = Math.round(performance.now() - begun);
+    const report = { ...unreadReport(layer, "analyzed"), entries, bytesRead, durationMs };
+    return { report, bytesStored, analyzed };
   }
 
   #keep(
@@ -175,20 +181,53 @@ export class Layers {
   }
 
   /**
-   * Whether a stored document may serve. A diffID in a configuration is its author's claim: only a pair of blob and diffID that stowage has read
+   * Those for which a stored document may serve. A diffID in a configuration is its author's claim: only a pair of blob and diffID that stowage has read
    * itself counts, and only for an account that may read the blob.
    */
-  async #reuse(layer: ImageLayer, key: string, source: LayerSource, account: string, call: Call): Promise<boolean> {
-    const known = await findLayer(this.#database, account, key, layer.descriptor.digest, layer.diffId);
-    if (!known.isVerified || !known.hasDocument) return false;
-    const mayRead = known.isAccessible || (source.isAuthority && (await source.has(layer.descriptor, call)));
-    if (!mayRead) return false;
+  async #reusable(
+    layers: readonly FetchedLayer[],
+    source: LayerSource,
+    account: string,
+    call: Call,
+  ): Promise<ReadonlySet<FetchedLayer>> {
+    const asked = layers.map(({ key, layer: { descriptor, diffId } }) => ({
+      layerKey: key,
+      blobDigest: descriptor.digest,
+      diffId,
+    }));
+    const found = await findLayers(this.#database, account, asked);
+    const serving = layers
+      .map((fetched, at) => ({ fetched, known: found[at] }))
+      .filter(({ known }) => known?.isVerified && known.hasDocument);
+    const readable: typeof serving = [];
+    const waiting = serving.values();
+    const ask = async () => {
+      for (const each of waiting) {
+        const { known, fetched } = each;
+        const mayRead =
+          known?.isAccessible || (source.isAuthority && (await source.has(fetched.layer.descriptor, call)));
+        if (mayRead) readable.push(each);
+      }
+    };
+    await Promise.all(Array.from({ length: questionsAtOnce }, ask));
     // Images of one base come one after the other; the publication of each renews and locks what it stands on.
-    if (known.isAccessible && known.isJustUsed) return true;
-    return this.#database.transaction(async (tx) => {
-      if (!known.isAccessible) await recordAccess(tx, account, layer.descriptor.digest);
-      return (await useLayers(tx, [key])).has(key);
+    const isSettled = ({ known }: (typeof serving)[number]) => known?.isAccessible && known.isJustUsed;
+    const renewed = readable.filter((each) => !isSettled(each));
+    if (renewed.length === 0) return new Set(readable.map(({ fetched }) => fetched));
+    const alive = await this.#database.transaction(async (tx) => {
+      const shown = renewed.filter(({ known }) => !known?.isAccessible);
+      await recordAccess(
+        tx,
+        account,
+        shown.map(({ fetched }) => fetched.layer.descriptor.digest),
+      );
+      return await useLayers(
+        tx,
+        renewed.map(({ fetched }) => fetched.key),
+      );
     }, call);
+    const stays = readable.filter((each) => isSettled(each) || alive.has(each.fetched.key));
+    return new Set(stays.map(({ fetched }) => fetched));
   }
 
   async #read(
@@ -199,11 +238,9 @@ export class Layers {
     onBytes: (bytes: number) => void,
     call: Call,
   ): Promise<{ analyzed: AnalyzedLayer; bytesStored: number }> {
-    const { descriptor, diffId, compression } = layer;
-    const expected: ExpectedLayer = { blobDigest: descriptor.digest, blobBytes: descriptor.size, diffId, compression };
+    const { descriptor, diffId } = layer;
     using opened = new DisposableStack();
-    const blob = { openFile: () => source.openFile(descriptor, call), open: () => source.open(descriptor, call) };
-    const analyze = () => this.#pool.analyze(expected, this.#fingerprint, blob, onBytes, call);
+    const analyze = () => this.#pool.analyze(layer, source, onBytes, call);
     const analyzed = opened.use(
       await analyze().catch(async (error: unknown) => {
         throwIfAborted(call);
@@ -222,14 +259,14 @@ export class Layers {
       await this.#store.publish(tx, [staged]);
       await recordLayer(tx, {
         layerKey: key,
-        fingerprint: this.#fingerprint,
+        fingerprint: this.#pool.fingerprint,
         blobDigest: descriptor.digest,
         diffId,
         blobBytes: descriptor.size,
         layerBytes: analyzed.facts.layerBytes,
       });
       await markLayerFound(tx, key);
-      await recordAccess(tx, account, descriptor.digest);
+      await recordAccess(tx, account, [descriptor.digest]);
     }, call);
     announce("analysis layer published", { layerKey: key });
     opened.move();
@@ -244,6 +281,28 @@ interface MadeLayer extends ProcessedLayer {
 
 function openerOf({ output, documentBytes }: AnalyzedLayer) {
   return async () => readSpill(output, documentBytes);
+}
+
+function isFetched(layer: KeyedLayer): layer is FetchedLayer {
+  return layer.key !== undefined;
+}
+
+function largestFirst(a: KeyedLayer, b: KeyedLayer): number {
+  return b.layer.descriptor.size - a.layer.descriptor.size || a.position - b.position;
+}
+
+/** Of a layer nothing of which was read. */
+function unreadReport({ descriptor, diffId }: ImageLayer, outcome: LayerReport["outcome"]): LayerReport {
+  return {
+    blobDigest: descriptor.digest,
+    diffId,
+    mediaType: descriptor.mediaType,
+    blobBytes: descriptor.size,
+    outcome,
+    entries: undefined,
+    bytesRead: 0,
+    durationMs: 0,
+  };
 }
 
 function sizeToRead({ layer, key }: KeyedLayer): number | undefined {

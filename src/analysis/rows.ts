@@ -15,43 +15,36 @@ export interface KnownLayer {
 /** Short beside the time for which an unused layer stays. */
 const justUsedSeconds = 60;
 
-export async function findLayer(
+/** A layer whose document may be there. */
+export interface AskedLayer {
+  readonly layerKey: string;
+  readonly blobDigest: string;
+  readonly diffId: string;
+}
+
+/** What is known of each layer, in their order. */
+export async function findLayers(
   database: Database,
   account: string,
-  layerKey: string,
-  blobDigest: string,
-  diffId: string,
-): Promise<KnownLayer> {
-  const { sql: queries } = database;
-  const row = await queries
-    .selectNoFrom(({ exists, selectFrom }) => [
-      exists(
-        selectFrom("verified_pairs")
-          .where("blob_digest", "=", blobDigest)
-          .where("diff_id", "=", diffId)
-          .select("diff_id"),
-      ).as("verified"),
-      exists(
-        selectFrom("layer_access")
-          .where("account", "=", account)
-          .where("blob_digest", "=", blobDigest)
-          .select("account"),
-      ).as("accessible"),
-      exists(selectFrom("layer_documents").where("layer_key", "=", layerKey).select("layer_key")).as("document"),
-      exists(
-        selectFrom("layer_documents")
-          .where("layer_key", "=", layerKey)
-          .where("last_used_at", ">", sql<Date>`now() - make_interval(secs => ${justUsedSeconds})`)
-          .select("layer_key"),
-      ).as("just_used"),
-    ])
-    .executeTakeFirstOrThrow();
-  return {
-    isVerified: Boolean(row.verified),
-    isAccessible: Boolean(row.accessible),
-    hasDocument: Boolean(row.document),
-    isJustUsed: Boolean(row.just_used),
-  };
+  layers: readonly AskedLayer[],
+): Promise<readonly KnownLayer[]> {
+  if (layers.length === 0) return [];
+  const { rows } = await sql<KnownLayer>`
+    select
+      exists (select from verified_pairs where blob_digest = asked.blob_digest and diff_id = asked.diff_id)
+        as "isVerified",
+      exists (select from layer_access where account = ${account} and blob_digest = asked.blob_digest)
+        as "isAccessible",
+      document.layer_key is not null as "hasDocument",
+      coalesce(document.last_used_at > now() - make_interval(secs => ${justUsedSeconds}), false) as "isJustUsed"
+    from unnest(
+      ${layers.map(({ layerKey }) => layerKey)}::text[],
+      ${layers.map(({ blobDigest }) => blobDigest)}::text[],
+      ${layers.map(({ diffId }) => diffId)}::text[]
+    ) with ordinality as asked (layer_key, blob_digest, diff_id, position)
+    left join layer_documents as document on document.layer_key = asked.layer_key
+    order by asked.position`.execute(database.sql);
+  return rows;
 }
 
 /** The layer's document is visible from now on, and the pair of blob and diffID is verified. */
@@ -89,10 +82,14 @@ export async function recordLayer(
     .execute();
 }
 
-export async function recordAccess(tx: Transaction, account: string, blobDigest: string): Promise<void> {
+/** The account has shown that it may read these blobs. */
+export async function recordAccess(tx: Transaction, account: string, blobDigests: readonly string[]): Promise<void> {
+  if (blobDigests.length === 0) return;
+  // In one order, so that two that record the same ones don't wait for each other.
+  const sorted = [...new Set(blobDigests)].sort();
   await tx.sql
     .insertInto("layer_access")
-    .values({ account, blob_digest: blobDigest, shown_at: sql<string>`now()` })
+    .values(sorted.map((digest) => ({ account, blob_digest: digest, shown_at: sql<string>`now()` })))
     .onConflict((conflict) => conflict.columns(["account", "blob_digest"]).doNothing())
     .execute();
 }
