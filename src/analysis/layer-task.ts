@@ -29,7 +29,10 @@ export type FromWorker = "open" | "next" | "close" | { readonly read: number };
 
 export type ToWorker = { readonly chunk: ArrayBuffer } | { readonly end: true } | { readonly error: SerializedError };
 
-export const chunkBytesMax = 256 * 1024;
+export const chunkBytesMax = 512 * 1024;
+
+/** A worker that reads a file tells of so many bytes at once: each message wakes the main thread, and a display is drawn a few times a second. */
+export const readBytesTold = 4 * 1024 * 1024;
 
 /** Chunks on their way to a worker at once. */
 export const chunksAhead = 4;

@@ -11,6 +11,7 @@ import {
   type FromWorker,
   type LayerTask,
   type LayerTaskResult,
+  readBytesTold,
   type ToWorker,
 } from "./layer-task.ts";
 
@@ -22,9 +23,12 @@ export default async function runLayerTask(task: LayerTask): Promise<LayerTaskRe
   const { expected, fingerprint, limits, scratch, output, file, port } = task;
   try {
     let fileBytesRead = 0;
+    let told = 0;
     const onRead = (bytes: number) => {
       fileBytesRead += bytes;
-      port.postMessage({ read: bytes } satisfies FromWorker);
+      if (fileBytesRead - told < readBytesTold) return;
+      port.postMessage({ read: fileBytesRead - told } satisfies FromWorker);
+      told = fileBytesRead;
     };
     const open = async () => (file ? readFile(file, onRead) : receive(port));
     const options = { catalogers, fingerprint, limits, scratch, output };

@@ -48,7 +48,8 @@ const PATH_CHARACTERS_MAX = 4096;
  */
 export function imagePath(path: string): string | undefined {
   if (path.length > PATH_CHARACTERS_MAX || path.includes("\0")) return undefined;
-  if (!needsNormalizing(path)) return path;
+  const relative = path.startsWith("/") ? path.slice(1) : path;
+  if (!needsNormalizing(relative)) return relative;
   const segments: string[] = [];
   for (const segment of path.split("/")) {
     if (segment === "" || segment === ".") continue;

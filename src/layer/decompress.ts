@@ -4,8 +4,8 @@ import { StowageError } from "../errors/index.ts";
 import type { LayerCompression } from "../oci/index.ts";
 import { ZstdFrames } from "./zstd-frames.ts";
 
-/** Each is a change of threads; larger ones leave the processor's cache before all digests have seen them. */
-const outputChunkBytes = 512 * 1024;
+/** Each is a change of threads, and cuts a file whose digests then cost more than of one piece; larger ones gain nothing any more. */
+const outputChunkBytes = 1024 * 1024;
 
 /**
  * The uncompressed bytes of a layer's blob. Media type and first bytes must agree; where the media type says nothing the bytes decide.

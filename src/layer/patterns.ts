@@ -1,4 +1,4 @@
-import { baseOf, type PathKey, pathText } from "./path.ts";
+import { baseOf, type PathKey, parsePathText, pathText } from "./path.ts";
 import { textToBytes } from "./path-text.ts";
 
 /**
@@ -8,7 +8,7 @@ import { textToBytes } from "./path-text.ts";
 export class PathMatcher<T> {
   readonly #byBase = new Map<string, { readonly expression: RegExp; readonly value: T }[]>();
   readonly #bySuffix = new Map<string, { readonly expression: RegExp; readonly value: T }[]>();
-  readonly #others: { readonly expression: RegExp; readonly value: T }[] = [];
+  readonly #others: { readonly below: string; readonly expression: RegExp; readonly value: T }[] = [];
 
   constructor(patterns: Iterable<readonly [glob: string, value: T]>) {
     for (const [glob, value] of patterns) {
@@ -18,7 +18,7 @@ export class PathMatcher<T> {
       if (!base.includes("*")) append(this.#byBase, textToBytes(base), candidate);
       else if (suffix !== undefined) {
         append(this.#bySuffix, textToBytes(suffix.slice(suffix.lastIndexOf("."))), candidate);
-      } else this.#others.push(candidate);
+      } else this.#others.push({ ...candidate, below: literalDirectory(glob) });
     }
   }
 
@@ -28,10 +28,11 @@ export class PathMatcher<T> {
     const dot = base.lastIndexOf(".");
     const named = this.#byBase.get(base);
     const ending = dot < 0 ? undefined : this.#bySuffix.get(base.slice(dot));
-    if (named === undefined && ending === undefined && this.#others.length === 0) return none;
+    const others = this.#others.some(({ below }) => key.startsWith(below)) ? this.#others : none;
+    if (named === undefined && ending === undefined && others.length === 0) return none;
     const path = pathText(key);
     let found: T[] | undefined;
-    for (const list of [named, ending, this.#others]) {
+    for (const list of [named, ending, others]) {
       for (const { expression, value } of list ?? none) {
         if (expression.test(path) && !found?.includes(value)) {
           found ??= [];
@@ -49,6 +50,12 @@ function append<V>(map: Map<string, V[]>, key: string, value: V): void {
   const list = map.get(key);
   if (list) list.push(value);
   else map.set(key, [value]);
+}
+
+/** The key of the directories at the beginning of a glob that hold no wildcard, as all keys below them begin. */
+function literalDirectory(glob: string): string {
+  const end = glob.lastIndexOf("/", glob.search(/\*|$/));
+  return end < 0 ? "" : `${parsePathText(glob.slice(0, end))}\0`;
 }
 
 function compileGlob(glob: string): RegExp {
