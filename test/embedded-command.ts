@@ -16,7 +16,7 @@ const call = createCall();
 
 async function open(): Promise<AsyncDisposable> {
   if (nativeDirectory !== undefined) {
-    const use = await useEmbeddedServer(dataDirectory, call, () => ({ directory: nativeDirectory }));
+    const use = await useEmbeddedServer(dataDirectory, { program: () => ({ directory: nativeDirectory }) }, call);
     await tryConnection(use.endpoint);
     say({ event: "open" });
     return use;

@@ -123,6 +123,11 @@ export interface AnalyzeOptions {
   readonly progress: Progress;
 }
 
+/** What decides which image it is, and how it is reached. */
+export interface SourceRequest extends Pick<AnalyzeOptions, "platform" | "insecure" | "progress"> {
+  readonly source: string;
+}
+
 /** What is to be analysed at once; what is named twice is analysed once. */
 export interface SourceSelection {
   readonly sources: readonly string[];
@@ -186,8 +191,11 @@ export interface ApplicationOptions {
   readonly database: DatabaseLocation;
   readonly limits: Limits;
   readonly temporaryDirectory: string;
-  /** An image will be analysed: what that needs besides the database starts while the database does. */
-  readonly willAnalyze?: boolean;
+  /**
+   * Images will be analysed: what that needs besides the database starts while the database does. If it is known which one is the first, it is looked for;
+   * where the database is only being made, so that it can't know anything, its layers are read.
+   */
+  readonly willAnalyze?: { readonly first?: SourceRequest };
   /** Where registry credentials are looked for. */
   readonly credentials: Environment["credentials"];
 }

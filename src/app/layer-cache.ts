@@ -2,7 +2,7 @@ import { lstat } from "node:fs/promises";
 import { resolve } from "node:path";
 import type { AnalysisReport } from "../analysis/index.ts";
 import { isTemporaryFull } from "../errors/index.ts";
-import type { CacheStats, LayerCache } from "../layercache/index.ts";
+import type { CachedLayers, CacheStats, LayerCache } from "../layercache/index.ts";
 import type { ImageSource, LayerSource } from "../oci/index.ts";
 import { type Call, type Progress, throwIfAborted } from "../runtime/index.ts";
 import type { ApplicationOptions } from "./application.ts";
@@ -79,6 +79,7 @@ async function open(
 /** The layer cache of an application: opened when the first image of a registry is analysed, one for all of them. */
 export class SharedLayerCache implements AsyncDisposable {
   readonly #choice: LayerCacheChoice;
+  readonly #layers = new WeakMap<LayerSource, CachedLayers>();
   #cache: Promise<LayerCache> | undefined;
   #givingWay: Promise<boolean> | undefined;
   /** Of the analysis that began last: where trouble is told. */
@@ -86,6 +87,17 @@ export class SharedLayerCache implements AsyncDisposable {
 
   constructor(choice: LayerCacheChoice) {
     this.#choice = choice;
+  }
+
+  /** The layers with the cache before them, if it is turned on and they come from elsewhere; the same ones each time. */
+  async layersOf(layers: LayerSource, progress: Progress, call: Call): Promise<CachedLayers | undefined> {
+    if (!this.#isUsed) return undefined;
+    this.#progress = progress;
+    if (!layers.isAuthority) return undefined;
+    const cache = await this.#open(call);
+    const cached = this.#layers.get(layers) ?? cache.before(layers);
+    this.#layers.set(layers, cached);
+    return cached;
   }
 
   /**
@@ -98,9 +110,8 @@ export class SharedLayerCache implements AsyncDisposable {
     progress: Progress,
     call: Call,
   ): Promise<AnalysisReport> {
-    if (!this.#choice.configuration.layerCache.enabled || this.#givingWay !== undefined) return await analyze(source);
-    this.#progress = progress;
-    const layers = source.layers.isAuthority ? (await this.#open(call)).before(source.layers) : undefined;
+    if (!this.#isUsed) return await analyze(source);
+    const layers = await this.layersOf(source.layers, progress, call);
     const withUse = (report: AnalysisReport): AnalysisReport =>
       layers === undefined ? report : { ...report, layerCache: { hits: layers.hits, bytesSaved: layers.bytesSaved } };
     try {
@@ -112,6 +123,10 @@ export class SharedLayerCache implements AsyncDisposable {
       // Layers that are done by now are known.
       return withUse(await analyze(source));
     }
+  }
+
+  get #isUsed(): boolean {
+    return this.#choice.configuration.layerCache.enabled && this.#givingWay === undefined;
   }
 
   /** Returns whether there was anything to give. */

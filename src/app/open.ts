@@ -1,4 +1,4 @@
-import type { AnalysisReport, Analyzer, ImageName, LayerPool } from "../analysis/index.ts";
+import type { AnalysisReport, Analyzer, ImageName } from "../analysis/index.ts";
 import { type Database, openDatabase } from "../db/index.ts";
 import { type DetailsOf, isCode, StowageError } from "../errors/index.ts";
 import { type AnalysisDocument, type ImageRecord, Images, listImages } from "../images/index.ts";
@@ -14,6 +14,7 @@ import {
   type ResolvedImage,
 } from "../oci/index.ts";
 import type { Call } from "../runtime/index.ts";
+import { Ahead } from "./ahead.ts";
 import type {
   AnalysisOutcome,
   AnalyzeOptions,
@@ -28,7 +29,6 @@ import type {
   PackageRecord,
   SourceSelection,
 } from "./application.ts";
-import { SharedLayerCache } from "./layer-cache.ts";
 import { sectionsOf } from "./sections.ts";
 import { analyzeEach, planSources } from "./several.ts";
 import { StoreKeeper } from "./store-keeper.ts";
@@ -46,12 +46,11 @@ const analysis = () => import("../analysis/index.ts");
 /** Opens the database (starting the embedded one if need be), the object store and all that stands on them. */
 export async function openApplication(options: ApplicationOptions, call: Call): Promise<Application> {
   await using opening = new AsyncDisposableStack();
-  const threads = options.willAnalyze ? startThreads(options) : undefined;
-  // Its failure is told where it is waited for.
-  threads?.catch(() => {});
-  opening.defer(async () => await (await threads)?.[Symbol.asyncDispose]());
+  const ahead = opening.use(new Ahead(options, call));
   const applicationName = nameOfProcess(options.purpose);
-  const database = opening.use(await openDatabase(options.database, { applicationName }, call));
+  const whileWaiting = (isToBeMade: boolean) => ahead.begin(isToBeMade);
+  const database = opening.use(await openDatabase(options.database, { applicationName, whileWaiting }, call));
+  ahead.begin(false);
   const isAlone = options.isAlone ?? false;
   const sharing: Promise<StoreShare> = isAlone ? takeStore(database, call) : shareStore(database, call);
   sharing.catch(() => {});
@@ -59,17 +58,9 @@ export async function openApplication(options: ApplicationOptions, call: Call): 
   const store = await openObjectStore({ database, sections: await sectionsOf(options.configuration), guard, isAlone });
   const share = await sharing;
   const reach = opening.use(await shareBackends(database, store.reachable, call));
-  const application = new OpenApplication(database, store, { share, reach }, options, await threads);
+  const application = new OpenApplication(database, store, { share, reach }, options, ahead);
   opening.move();
   return application;
-}
-
-/** Modules and threads of an analysis, without waiting for them. */
-async function startThreads({ limits, temporaryDirectory }: ApplicationOptions): Promise<LayerPool> {
-  const { LayerPool } = await analysis();
-  const threads = new LayerPool(limits, temporaryDirectory);
-  threads.start();
-  return threads;
 }
 
 type OpenStore = Awaited<ReturnType<typeof openObjectStore>>;
@@ -81,10 +72,8 @@ class OpenApplication implements Application {
   readonly #reach: AsyncDisposable;
   readonly #images: Images;
   readonly #options: ApplicationOptions;
-  readonly #layerCache: SharedLayerCache;
+  readonly #ahead: Ahead;
   readonly objectStorage: StoreKeeper;
-  /** Until an analyser takes them. */
-  #threads: LayerPool | undefined;
   #analyzer: Analyzer | undefined;
 
   constructor(
@@ -92,16 +81,15 @@ class OpenApplication implements Application {
     store: OpenStore,
     { share, reach }: { readonly share: StoreShare; readonly reach: AsyncDisposable },
     options: ApplicationOptions,
-    threads: LayerPool | undefined,
+    ahead: Ahead,
   ) {
-    this.#threads = threads;
+    this.#ahead = ahead;
     this.#share = share;
     this.#reach = reach;
     this.#database = database;
     this.#store = store;
     this.#images = new Images(database, store);
     this.#options = options;
-    this.#layerCache = new SharedLayerCache(options);
     this.objectStorage = new StoreKeeper(database, store, account, options.isAlone ?? false);
   }
 
@@ -142,17 +130,19 @@ class OpenApplication implements Application {
   async #ready(): Promise<Analyzer> {
     const { limits, temporaryDirectory } = this.#options;
     const { Analyzer } = await analysis();
-    this.#analyzer ??= new Analyzer(this.#database, this.#store, limits, temporaryDirectory, this.#threads);
-    this.#threads = undefined;
+    const threads = await this.#ahead.threads;
+    this.#analyzer ??= new Analyzer(this.#database, this.#store, limits, temporaryDirectory, threads);
     return this.#analyzer;
   }
 
   async #analyzeOne(text: string, options: AnalyzeOptions, analyzer: Analyzer, call: Call): Promise<AnalysisReport> {
-    const { limits, credentials, temporaryDirectory } = this.#options;
-    const { insecure, progress } = options;
-    const platform = options.platform === undefined ? undefined : parsePlatform(options.platform);
+    const { platform: wish, insecure, progress } = options;
+    const platform = wish === undefined ? undefined : parsePlatform(wish);
     const name = options.name === undefined ? undefined : nameOf(options.name);
-    await using opened = await openSource(text, { insecure, credentials, limits, temporaryDirectory, progress }, call);
+    const ahead = this.#ahead.take({ source: text, ...options }, call);
+    const { limits, credentials, temporaryDirectory } = this.#options;
+    const opening = { insecure, credentials, limits, temporaryDirectory, progress };
+    await using opened = await (ahead ?? openSource(text, opening, call));
     const request = {
       account,
       platform,
@@ -161,7 +151,7 @@ class OpenApplication implements Application {
         name ?? (image.suggestedName === undefined ? undefined : nameOf(image.suggestedName)),
     };
     const analyze = (source: ImageSource) => analyzer.analyze({ ...request, source }, call);
-    return await this.#layerCache.before(opened, analyze, progress, call);
+    return await this.#ahead.layerCache.before(opened, analyze, progress, call);
   }
 
   async *listImages(): AsyncGenerator<ImageSummary> {
@@ -231,9 +221,8 @@ class OpenApplication implements Application {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#threads?.[Symbol.asyncDispose]();
     await this.#analyzer?.[Symbol.asyncDispose]();
-    await this.#layerCache[Symbol.asyncDispose]();
+    await this.#ahead[Symbol.asyncDispose]();
     await this.#store[Symbol.asyncDispose]();
     await this.#reach[Symbol.asyncDispose]();
     await this.#share[Symbol.asyncDispose]();

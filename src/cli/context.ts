@@ -91,13 +91,13 @@ export function createContext(command: string, options: GlobalOptions, host: Hos
     call,
     limits,
     settings,
-    async open({ willAnalyze = false, isAlone = false } = {}) {
+    async open(opening = {}) {
       const effective = await settings();
       warn(effective);
       const { configuration, database, temporaryDirectory } = effective;
       const { credentials } = environment;
       return await host.openApplication(
-        { purpose: command, configuration, database, limits, temporaryDirectory, willAnalyze, isAlone, credentials },
+        { ...opening, purpose: command, configuration, database, limits, temporaryDirectory, credentials },
         call,
       );
     },

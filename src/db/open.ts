@@ -1,7 +1,7 @@
 import { Kysely, PostgresDialect } from "kysely";
 import { type Call, throwIfAborted } from "../runtime/index.ts";
 import type { Database, DatabaseLocation, HeldLock } from "./database.ts";
-import { useEmbeddedServer } from "./embedded/index.ts";
+import { type EmbeddedOptions, useEmbeddedServer } from "./embedded/index.ts";
 import { createPool } from "./endpoint.ts";
 import { acquireLock, findHolders, LockSession } from "./locks.ts";
 import { migrate, migrations } from "./migrations/index.ts";
@@ -9,7 +9,7 @@ import type { Tables } from "./tables.ts";
 import { runTransaction } from "./transactions.ts";
 import { openServerEndpoint } from "./url.ts";
 
-export interface DatabaseOptions {
+export interface DatabaseOptions extends Pick<EmbeddedOptions, "whileWaiting"> {
   /** Connections for statements and transactions; each held lock has one more. Default: the location's own, else 8. */
   readonly connectionsMax?: number;
   /** How others are told who holds a lock of this database: `stowage analyze 1234@host`. At most 63 bytes are kept. */
@@ -31,7 +31,7 @@ export async function openDatabase(
   await using opening = new AsyncDisposableStack();
   const endpoint =
     location.kind === "embedded"
-      ? opening.use(await useEmbeddedServer(location.dataDirectory, call)).endpoint
+      ? opening.use(await useEmbeddedServer(location.dataDirectory, options, call)).endpoint
       : await openServerEndpoint(location.url, location.settings);
   const settings = location.kind === "server" ? location.settings : undefined;
   const pool = createPool(endpoint, options.connectionsMax ?? settings?.connectionsMax ?? 8, call);

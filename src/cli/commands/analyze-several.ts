@@ -44,7 +44,7 @@ export async function analyzeSeveral(
     sources: fromFile === undefined ? sources : [...sources, ...(await listed(context, fromFile))],
     repositories: allTags,
   };
-  await using application = await context.open({ willAnalyze: true });
+  await using application = await context.open({ willAnalyze: {} });
   const begun = performance.now();
   const progress = await context.startProgress();
   const options = { ...flags, insecure: flags.insecure ?? false, progress };

@@ -22,13 +22,10 @@ export async function analyze(context: Context, sources: readonly string[], flag
 }
 
 async function analyzeOne(context: Context, source: string, flags: AnalyzeFlags): Promise<void> {
-  await using application = await context.open({ willAnalyze: true });
   const progress = await context.startProgress();
-  const report = await application.analyze(
-    source,
-    { ...flags, insecure: flags.insecure ?? false, progress },
-    context.call,
-  );
+  const options = { ...flags, insecure: flags.insecure ?? false, progress };
+  await using application = await context.open({ willAnalyze: { first: { source, ...options } } });
+  const report = await application.analyze(source, options, context.call);
   // The display goes before the result comes, so that they don't mix on a terminal.
   context[Symbol.dispose]();
   if (context.format === "json") return await writeJson(context.output, report);

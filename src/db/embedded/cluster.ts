@@ -18,12 +18,14 @@ export const ENVIRONMENT = { LC_ALL: "C", TZ: "UTC" };
  * The cluster in the data directory; made if there is none. It is made under another name, with everything synced, and renamed when
  * whole. Called under the gate only.
  *
+ * @param onMaking told when it is being made
  * @throws StowageError `DB_EMBEDDED_FAILED`
  */
 export async function ensureCluster(
   dataDirectory: string,
   prepare: () => Promise<Program>,
   account: Account,
+  onMaking: () => void,
   call: Call,
 ): Promise<string> {
   const cluster = join(dataDirectory, "postgres");
@@ -45,7 +47,9 @@ export async function ensureCluster(
   if (account.isOther) await chown(unfinished, account.uid, account.gid);
   try {
     const made = join(unfinished, "cluster");
-    let { code, output } = await initialize(program, made, account, call);
+    const making = initialize(program, made, account, call);
+    onMaking();
+    let { code, output } = await making;
     if (code !== 0 && output.includes("could not look up effective user ID")) {
       const patched = join(unfinished, "program");
       await mkdir(patched);

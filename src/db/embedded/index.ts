@@ -36,14 +36,21 @@ const GATE_TIMEOUT_MS = 660_000;
 /** The longest path of a socket, without the closing zero. */
 const SOCKET_PATH_BYTES_MAX = process.platform === "darwin" ? 103 : 107;
 
-/**
- * @param program where the binaries are; by default the npm package of this platform
- * @throws StowageError `DB_EMBEDDED_FAILED`
- */
+export interface EmbeddedOptions {
+  /** Where the binaries are; by default the npm package of this platform. */
+  readonly program?: () => Program;
+  /**
+   * Told once when others are at work and the caller could be, too: the cluster is being made, so that nothing can be known in it, or its server starts.
+   * Not told where a server runs already.
+   */
+  readonly whileWaiting?: (isToBeMade: boolean) => void;
+}
+
+/** @throws StowageError `DB_EMBEDDED_FAILED` */
 export async function useEmbeddedServer(
   dataDirectory: string,
+  { program = findProgram, whileWaiting }: EmbeddedOptions,
   call: Call,
-  program: () => Program = findProgram,
 ): Promise<EmbeddedUse> {
   const directory = resolve(dataDirectory);
   const account = await prepareDataDirectory(directory);
@@ -54,7 +61,12 @@ export async function useEmbeddedServer(
 
   let prepared: Promise<Program> | undefined;
   const prepare = () => (prepared ??= prepareProgram(program(), directory, account, call));
-  const cluster = await ensureCluster(directory, prepare, account, call);
+  let isTold = false;
+  const tell = (isToBeMade: boolean) => {
+    if (!isTold) whileWaiting?.(isToBeMade);
+    isTold = true;
+  };
+  const cluster = await ensureCluster(directory, prepare, account, () => tell(true), call);
   const socket = await openSocketDirectory(cluster);
   entering.defer(() => socket.close());
   const endpoint: Endpoint = {
@@ -69,7 +81,7 @@ export async function useEmbeddedServer(
     },
     description: `embedded in ${directory}`,
   };
-  await ensureServer(cluster, endpoint, prepare, account, call);
+  await ensureServer(cluster, endpoint, prepare, account, () => tell(false), call);
 
   entering.move();
   gate[Symbol.dispose]();

@@ -162,7 +162,7 @@ describe("several commands at once", () => {
 
   test("a call that is aborted while it opens leaves no server", async () => {
     const abort = new AbortController();
-    const opening = useEmbeddedServer(directory, createCall({ signal: abort.signal }));
+    const opening = useEmbeddedServer(directory, {}, createCall({ signal: abort.signal }));
     while (!existsSync(join(directory, "use.lock"))) await tick();
     abort.abort();
     await expect(opening).rejects.toMatchObject({ code: "INPUT_INTERRUPTED" });

@@ -77,6 +77,7 @@ async function probe(endpoint: Endpoint): Promise<ServerState> {
  * Makes sure that the cluster's server runs and takes connections: adopts one that does, waits for one that is coming or going, or starts
  * one. Called under the gate only.
  *
+ * @param onStarting told when it has been started
  * @throws StowageError `DB_EMBEDDED_FAILED`
  */
 export async function ensureServer(
@@ -84,6 +85,7 @@ export async function ensureServer(
   endpoint: Endpoint,
   program: () => Promise<Program>,
   account: Account,
+  onStarting: () => void,
   call: Call,
 ): Promise<void> {
   const deadline = performance.now() + START_TIMEOUT_MS;
@@ -110,6 +112,7 @@ export async function ensureServer(
     }
     if (state === "absent" && started === undefined && !(await isElsewhere(cluster))) {
       started = await start(cluster, await program(), account);
+      onStarting();
     }
     await delay(POLL_MS);
   }
