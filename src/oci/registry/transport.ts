@@ -1,9 +1,10 @@
 import { isIP } from "node:net";
 import type { Readable } from "node:stream";
-import { Agent, type Dispatcher, request } from "undici";
+import type { Dispatcher } from "undici";
 import { messageOf, StowageError } from "../../errors/index.ts";
 import { type Call, throwIfAborted } from "../../runtime/index.ts";
 import { type AddressClass, isLoopbackHost, mayLeadTo } from "./addresses.ts";
+import { Agent, request } from "./http-agent.ts";
 import { FIRST_DELAY_MS, parseRetryAfter, RETRY_AFTER_MAX_MS, TransientFailure } from "./retry.ts";
 import type { RegistrySettings } from "./settings.ts";
 
@@ -156,9 +157,9 @@ export class Transport implements AsyncDisposable {
     const { hostWaits } = this.#settings;
     await hostWaits.end(this.#registry.host, url.host, RETRY_AFTER_MAX_MS, this.#settings, call);
     try {
-      const answer = await request(url, {
+      const agent = url.hostname === this.#registry.hostname ? this.#own : this.#others;
+      const answer = await request(agent, url, {
         method,
-        dispatcher: url.hostname === this.#registry.hostname ? this.#own : this.#others,
         headers: {
           "user-agent": "stowage",
           "accept-encoding": "identity",
