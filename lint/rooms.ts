@@ -79,18 +79,8 @@ export const drivers: Readonly<Record<string, Room>> = {
   db: { rooms: [...base, "db"], node: ["crypto", "stream", "stream/promises"], packages: ["kysely", "zod"] },
   s3: {
     rooms: base,
-    node: [
-      "crypto",
-      "fs",
-      "fs/promises",
-      "http",
-      "https",
-      "stream",
-      "stream/consumers",
-      "stream/promises",
-      "timers/promises",
-    ],
-    packages: ["@aws-sdk/client-s3", "@aws-sdk/credential-providers", "@smithy/node-http-handler", "zod"],
+    node: ["crypto", "fs", "fs/promises", "stream", "stream/consumers", "stream/promises", "timers/promises"],
+    packages: ["@aws-sdk/client-s3", "@aws-sdk/credential-providers", "undici", "zod"],
   },
   localfs: {
     rooms: base,

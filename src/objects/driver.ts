@@ -1,4 +1,4 @@
-import type { Readable } from "node:stream";
+import { Readable } from "node:stream";
 import type { ZodType } from "zod";
 import type { Database } from "../db/index.ts";
 import type { Call } from "../runtime/index.ts";
@@ -32,6 +32,21 @@ export interface BodySource {
   readonly sha256?: Buffer;
 }
 
+/** A stream of bytes that are in memory already: who knows that takes them as they are, and need not destroy it. */
+export class WholeBody extends Readable {
+  readonly bytes: Buffer;
+
+  constructor(bytes: Buffer) {
+    super();
+    this.bytes = bytes;
+  }
+
+  override _read(): void {
+    if (this.bytes.length > 0) this.push(this.bytes);
+    this.push(null);
+  }
+}
+
 export interface StoredBlob {
   readonly key: PhysicalKey;
   readonly sizeBytes: number;
@@ -61,7 +76,10 @@ export interface ObjectDriver extends AsyncDisposable {
    * @throws StowageError `BACKEND_KEY_EXISTS`, `BACKEND_UNREACHABLE`, `BACKEND_FAILED`, `BACKEND_DENIED`, `BACKEND_FULL`, `BACKEND_THROTTLED`
    */
   put(key: PhysicalKey, body: BodySource, call: Call): Promise<StoredBlob>;
-  /** @throws StowageError `BACKEND_KEY_MISSING` before the first byte when nothing is there */
+  /**
+   * What is short may come as a `WholeBody`.
+   * @throws StowageError `BACKEND_KEY_MISSING` before the first byte when nothing is there
+   */
   get(key: PhysicalKey, range: ByteRange | undefined, call: Call): Promise<Readable>;
   /** Deleting what is not there succeeds. */
   delete(key: PhysicalKey, call: Call): Promise<void>;

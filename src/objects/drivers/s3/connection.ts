@@ -1,18 +1,16 @@
-import { Agent as HttpAgent } from "node:http";
-import { Agent as HttpsAgent } from "node:https";
 import type { Readable } from "node:stream";
-import { S3Client } from "@aws-sdk/client-s3";
-import { NodeHttpHandler } from "@smithy/node-http-handler";
+import { type DeleteObjectCommand, type GetObjectCommand, type PutObjectCommand, S3Client } from "@aws-sdk/client-s3";
 import { StowageError } from "../../../errors/index.ts";
-import { type Call, throwIfAborted } from "../../../runtime/index.ts";
+import { type Call, throwIfAborted, unlessAborted } from "../../../runtime/index.ts";
 import type { S3Configuration } from "./configuration.ts";
 import { createKeyProvider, readUpTo } from "./credentials.ts";
 import { failureFrom, type Place, type Request, refusalOf, staleCredentials } from "./failures.ts";
+import { type Answer, Http, responseOf, Silence } from "./http.ts";
+import { type BlobRequest, SignedRequests } from "./signed-requests.ts";
 
 /** The longest time to an answer's headers where little is sent, and how fast a body goes at the least. */
 const answerMsMax = 60_000;
 const slowestBytesPerMs = 50;
-const connectMsMax = 10_000;
 const certificateBytesMax = 1024 * 1024;
 /** Answers that are read whole: a page of a listing, 1000 keys of at most 1 kB each, escaped, is the largest. */
 const answerBytesMax = 16 * 1024 * 1024;
@@ -22,6 +20,9 @@ const defaultRegion = "us-east-1";
 
 /** Sends commands: `(client, options) => client.send(new GetObjectCommand(…), options)`. May be called twice. */
 export type Work<Output> = (client: S3Client, options: { readonly abortSignal: AbortSignal }) => Promise<Output>;
+
+/** What the SDK calls a request about one blob. */
+export type BlobCommand = GetObjectCommand | PutObjectCommand | DeleteObjectCommand;
 
 /** What a request may take beside its parameters. */
 export interface SendOptions {
@@ -37,20 +38,16 @@ export interface SendOptions {
  */
 export class Connection implements AsyncDisposable {
   readonly configuration: S3Configuration;
-  readonly #handler: NodeHttpHandler;
+  readonly #http: Http;
   #region: string | undefined;
   #client: S3Client;
+  /** Of this client. */
+  #signed: Promise<SignedRequests | undefined> | undefined;
 
   private constructor(configuration: S3Configuration, certificates: Buffer | undefined) {
     this.configuration = configuration;
     this.#region = configuration.region ?? (configuration.url === undefined ? undefined : defaultRegion);
-    // A limit of sockets would let open readers keep writers waiting for ever; how much goes on at once is decided above.
-    const sockets = { keepAlive: true, maxFreeSockets: 64 };
-    this.#handler = new NodeHttpHandler({
-      httpAgent: new HttpAgent(sockets),
-      httpsAgent: new HttpsAgent(certificates === undefined ? sockets : { ...sockets, ca: certificates }),
-      connectionTimeout: connectMsMax,
-    });
+    this.#http = new Http(certificates);
     this.#client = this.#createClient();
   }
 
@@ -89,19 +86,55 @@ export class Connection implements AsyncDisposable {
    * @throws StowageError as `failureFrom` says
    */
   async send<Output>(work: Work<Output>, request: Request, call: Call, options: SendOptions = {}): Promise<Output> {
+    return await this.#withNewerKeys(() => this.#sendOnce(work, request, call, options));
+  }
+
+  /**
+   * Sends a request about one blob, the short way. What is no plain success is for the SDK to judge: it is given the answer to the `command` that stands for
+   * the request.
+   * @throws StowageError as `failureFrom` says
+   */
+  async exchange(blob: BlobRequest, command: () => BlobCommand, request: Request, call: Call): Promise<Answer> {
+    return await this.#withNewerKeys(() => this.#exchangeOnce(blob, command, request, call));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#http.destroy();
+  }
+
+  async #withNewerKeys<T>(work: () => Promise<T>): Promise<T> {
     try {
-      return await this.#sendOnce(work, request, call, options);
+      return await work();
     } catch (error) {
       const isStale = refusalOf(error)?.is(...staleCredentials) ?? false;
       // Given keys are what they are; files and roles may have newer ones.
       if (!isStale || this.configuration.credentials.kind === "keys") throw error;
       this.#renew();
-      return await this.#sendOnce(work, request, call, options);
+      return await work();
     }
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#handler.destroy();
+  async #exchangeOnce(blob: BlobRequest, command: () => BlobCommand, request: Request, call: Call): Promise<Answer> {
+    throwIfAborted(call);
+    const bodyBytes = blob.body?.bytes.length ?? 0;
+    const answer = await this.#tryShortWay(blob, answerMsMax + bodyBytes / slowestBytesPerMs, request, call);
+    if (answer !== undefined && isPlainSuccess(blob, answer)) return answer;
+    const judged = judgedBySdk(command(), answer);
+    await this.#sendOnce((client, options) => client.send(judged.command, options), request, call, { bodyBytes });
+    return await judged.answer;
+  }
+
+  async #tryShortWay(blob: BlobRequest, waitMs: number, request: Request, call: Call): Promise<Answer | undefined> {
+    try {
+      this.#signed ??= SignedRequests.of(this.#client, this.configuration).catch((error: unknown) => {
+        this.#signed = undefined;
+        throw error;
+      });
+      const signed = await unlessAborted(this.#signed, call);
+      return signed && (await this.#http.exchange(signed.sign(blob), call.signal, waitMs));
+    } catch (error) {
+      throw this.#failureOf(error, error instanceof Silence ? waitMs : undefined, request, call);
+    }
   }
 
   async #sendOnce<Output>(work: Work<Output>, request: Request, call: Call, options: SendOptions) {
@@ -114,27 +147,26 @@ export class Connection implements AsyncDisposable {
       const abortSignal = AbortSignal.any([call.signal, deadline.signal]);
       return await work(this.#client, { abortSignal });
     } catch (error) {
-      throwIfAborted(call);
-      // Of the provider of credentials.
-      if (error instanceof StowageError) throw error;
-      if (deadline.signal.aborted) {
-        const { operation, key } = request;
-        const details = {
-          driver: "s3",
-          operation,
-          silentMs: Math.round(waitMs),
-          ...(key === undefined ? {} : { key }),
-        };
-        throw new StowageError("BACKEND_STALLED", details);
-      }
-      throw failureFrom(error, request, this.place());
+      throw this.#failureOf(error, deadline.signal.aborted ? waitMs : undefined, request, call);
     } finally {
       clearTimeout(timer);
     }
   }
 
+  /** @param silentMs how long nothing came, where that is why */
+  #failureOf(error: unknown, silentMs: number | undefined, request: Request, call: Call): unknown {
+    throwIfAborted(call);
+    // Of the provider of credentials.
+    if (error instanceof StowageError) return error;
+    if (silentMs === undefined) return failureFrom(error, request, this.place());
+    const { operation, key } = request;
+    const details = { driver: "s3", operation, silentMs: Math.round(silentMs), ...(key === undefined ? {} : { key }) };
+    return new StowageError("BACKEND_STALLED", details);
+  }
+
   #renew(): void {
     this.#client = this.#createClient();
+    this.#signed = undefined;
   }
 
   #createClient(): S3Client {
@@ -144,7 +176,7 @@ export class Connection implements AsyncDisposable {
       ...(url === undefined ? {} : { endpoint: url }),
       forcePathStyle: isPathStyle,
       credentials: createKeyProvider(credentials),
-      requestHandler: this.#handler,
+      requestHandler: this.#http,
       maxAttempts: 1,
       // Some servers store the framing of trailing checksums as data. We compute checksums ourselves, and send them in headers.
       requestChecksumCalculation: "WHEN_REQUIRED",
@@ -153,6 +185,31 @@ export class Connection implements AsyncDisposable {
       streamCollector: (answer: Readable) => collect(answer),
     });
   }
+}
+
+/** An answer that needs no judgement: a put that worked is answered with headers alone. */
+function isPlainSuccess({ method }: BlobRequest, { statusCode, body }: Answer): boolean {
+  if (statusCode !== 200 && statusCode !== 204 && statusCode !== 206) return false;
+  return method === "GET" || (Buffer.isBuffer(body) && body.length === 0);
+}
+
+/** The command, as far as the SDK reads the answer to it: the one that is given, or else the one that it asks for itself. */
+function judgedBySdk(
+  command: BlobCommand,
+  given: Answer | undefined,
+): { command: GetObjectCommand; answer: Promise<Answer> } {
+  const { promise: answer, resolve } = Promise.withResolvers<Answer>();
+  const judged = command as GetObjectCommand;
+  judged.middlewareStack.add(
+    (next) => async (args) => {
+      const result =
+        given === undefined ? await next(args) : { response: responseOf(given), output: { $metadata: {} } };
+      resolve(result.response as Answer);
+      return result;
+    },
+    { step: "deserialize", priority: "low", name: "givenAnswer" },
+  );
+  return { command: judged, answer };
 }
 
 async function collect(answer: Readable): Promise<Uint8Array> {

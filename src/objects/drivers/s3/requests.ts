@@ -22,7 +22,12 @@ export function requestFor(operation: Operation, object?: string, key?: Physical
 
 /** The object of a physical key: two digits of fan-out keep directories small at servers that store files. In byte order as the keys are. */
 export function objectOf(prefix: string, key: string): string {
-  return `${prefix}${key.slice(0, 2)}/${key}`;
+  return `${prefix}${nameOf(key)}`;
+}
+
+/** The object without the prefix: nothing in it has to be escaped in a path. */
+export function nameOf(key: string): string {
+  return `${key.slice(0, 2)}/${key}`;
 }
 
 const keyShape = /^([0-9a-f]{2})\/(\1[0-9a-f]{30})$/;

@@ -1,12 +1,11 @@
-import { addAbortSignal, Readable } from "node:stream";
+import { addAbortSignal, type Readable } from "node:stream";
 import {
   AbortMultipartUploadCommand,
   DeleteObjectCommand,
-  GetObjectCommand,
   ListMultipartUploadsCommand,
   ListObjectsCommand,
 } from "@aws-sdk/client-s3";
-import { isCode, messageOf, StowageError } from "../../../errors/index.ts";
+import { isCode, StowageError } from "../../../errors/index.ts";
 import {
   type Call,
   createCall,
@@ -16,12 +15,12 @@ import {
   unlessAborted,
 } from "../../../runtime/index.ts";
 import type { BodySource, ByteRange, DriverCapabilities, ObjectDriver, PhysicalKey, StoredBlob } from "../../driver.ts";
+import { readBlob } from "./blob-reader.ts";
 import { BlobWriter } from "./blob-writer.ts";
 import type { Connection } from "./connection.ts";
 import { refusalOf } from "./failures.ts";
 import { objectBytesMax, PartBuffers } from "./part-buffers.ts";
 import { keyOf, markerAfter, objectOf, requestFor } from "./requests.ts";
-import { type Extract, ResponseBody } from "./response-body.ts";
 import { probeObjects, probeUploads, type ServerTraits } from "./server-traits.ts";
 import { putWhole } from "./whole-put.ts";
 import type { Workshop } from "./workshop.ts";
@@ -88,45 +87,16 @@ export class S3Driver implements ObjectDriver {
   }
 
   async get(key: PhysicalKey, range: ByteRange | undefined, call: Call): Promise<Readable> {
-    const { bucket, prefix } = this.#connection.configuration;
-    const object = objectOf(prefix, key);
-    const request = requestFor("get", object, key);
-    const command = new GetObjectCommand({
-      Bucket: bucket,
-      Key: object,
-      ...(range === undefined ? {} : { Range: `bytes=${range.first}-${range.last}` }),
-    });
-    const failure = (error: unknown) =>
-      new StowageError("BACKEND_FAILED", { driver: this.name, operation: "get", key, reason: messageOf(error) });
-    const answer = await this.#connection
-      .send((client, options) => client.send(command, options), request, call)
-      .catch((error: unknown) => {
-        // Nothing of the object lies in the range.
-        if (refusalOf(error)?.status === 416) return undefined;
-        throw error;
-      });
-    if (answer === undefined) return Readable.from([], { objectMode: false });
-    const source = answer.Body as Readable;
-    try {
-      const extract = extractOf(answer.ContentLength, answer.ContentRange, range);
-      if (extract.takeBytes > 0 || extract.totalBytes === 0) {
-        return new ResponseBody(source, extract, failure, { signal: call.signal, error: () => interruptionOf(call) });
-      }
-      source.destroy();
-      return Readable.from([], { objectMode: false });
-    } catch (error) {
-      source.destroy();
-      throw failure(error);
-    }
+    return await readBlob(this.#connection, key, range, call);
   }
 
   async delete(key: PhysicalKey, call: Call): Promise<void> {
     const { bucket, prefix } = this.#connection.configuration;
     const object = objectOf(prefix, key);
-    const command = new DeleteObjectCommand({ Bucket: bucket, Key: object });
+    const command = () => new DeleteObjectCommand({ Bucket: bucket, Key: object });
     const request = requestFor("delete", object, key);
     try {
-      await this.#connection.send((client, options) => client.send(command, options), request, call);
+      await this.#connection.exchange({ method: "DELETE", key }, command, request, call);
     } catch (error) {
       if (!isCode(error, "BACKEND_KEY_MISSING")) throw error;
     }
@@ -249,36 +219,4 @@ export class S3Driver implements ObjectDriver {
   #failure(operation: string, reason: string): StowageError {
     return new StowageError("BACKEND_FAILED", { driver: this.name, operation, reason });
   }
-}
-
-function interruptionOf(call: Call): unknown {
-  try {
-    throwIfAborted(call);
-    return undefined;
-  } catch (error) {
-    return error;
-  }
-}
-
-/**
- * Which bytes of an answer are those of the range. What the server says that it sends counts: some send more than they were asked for.
- * @throws Error when the answer can't be the object's bytes
- */
-function extractOf(
-  length: number | undefined,
-  contentRange: string | undefined,
-  range: ByteRange | undefined,
-): Extract {
-  if (length === undefined) throw new Error("the answer does not say how long it is");
-  const sent = /^bytes (\d+)-(\d+)\/(\d+)$/.exec(contentRange ?? "");
-  const first = Number(sent?.[1] ?? 0);
-  const objectBytes = Number(sent?.[3] ?? length);
-  const wantedFirst = range?.first ?? 0;
-  const wantedEnd = Math.min((range?.last ?? objectBytes - 1) + 1, objectBytes);
-  const takeBytes = Math.max(0, wantedEnd - wantedFirst);
-  const skipBytes = wantedFirst - first;
-  if (takeBytes > 0 && (skipBytes < 0 || skipBytes + takeBytes > length)) {
-    throw new Error(`the answer has other bytes than those asked for (${contentRange ?? `${length} bytes`})`);
-  }
-  return { skipBytes: Math.max(0, skipBytes), takeBytes, totalBytes: length };
 }

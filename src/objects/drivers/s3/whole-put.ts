@@ -3,8 +3,8 @@ import { PutObjectCommand } from "@aws-sdk/client-s3";
 import { StowageError } from "../../../errors/index.ts";
 import type { Call } from "../../../runtime/index.ts";
 import type { PhysicalKey, StoredBlob } from "../../driver.ts";
-import { objectOf, requestFor, sha256, withContentDigest } from "./requests.ts";
-import { findBlob, mayBeThere, storageParameters, type Workshop } from "./workshop.ts";
+import { objectOf, requestFor, sha256 } from "./requests.ts";
+import { findBlob, mayBeThere, storageHeaders, storageParameters, type Workshop } from "./workshop.ts";
 
 /** Writes a blob in one request. Its answer may be lost: what lies there then is compared. */
 export async function putWhole(
@@ -18,22 +18,24 @@ export async function putWhole(
   const { bucket, prefix } = connection.configuration;
   const object = objectOf(prefix, key);
   const traits = await shop.objects(call);
-  const parameters = {
-    Bucket: bucket,
-    Key: object,
-    Body: bytes,
-    ContentLength: bytes.length,
-    ...(traits.verifiesChecksum ? { ChecksumSHA256: digest.toString("base64") } : {}),
-    ...(traits.refusesOverwrite ? { IfNoneMatch: "*" } : {}),
-    ...storageParameters(connection.configuration),
+  const headers = {
+    ...(traits.verifiesChecksum ? { "x-amz-checksum-sha256": digest.toString("base64") } : {}),
+    ...(traits.refusesOverwrite ? { "if-none-match": "*" } : {}),
+    ...storageHeaders(connection.configuration),
   };
+  const blob = { method: "PUT", key, headers, body: { bytes, sha256: digest } } as const;
+  const command = () =>
+    new PutObjectCommand({
+      Bucket: bucket,
+      Key: object,
+      Body: bytes,
+      ContentLength: bytes.length,
+      ...(traits.verifiesChecksum ? { ChecksumSHA256: digest.toString("base64") } : {}),
+      ...(traits.refusesOverwrite ? { IfNoneMatch: "*" } : {}),
+      ...storageParameters(connection.configuration),
+    });
   try {
-    await connection.send(
-      (client, options) => client.send(withContentDigest(new PutObjectCommand(parameters), digest), options),
-      requestFor("put", object, key),
-      call,
-      { bodyBytes: bytes.length },
-    );
+    await connection.exchange(blob, command, requestFor("put", object, key), call);
   } catch (error) {
     if (!mayBeThere(error)) throw error;
     const found = await findBlob(connection, key, call);

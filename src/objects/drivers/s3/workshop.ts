@@ -29,6 +29,15 @@ export function storageParameters({ storageClass, encryption, encryptionKey }: S
   };
 }
 
+/** The same as HTTP has it. */
+export function storageHeaders({ storageClass, encryption, encryptionKey }: S3Configuration): Record<string, string> {
+  return {
+    ...(storageClass === undefined ? {} : { "x-amz-storage-class": storageClass }),
+    ...(encryption === undefined ? {} : { "x-amz-server-side-encryption": encryption }),
+    ...(encryptionKey === undefined ? {} : { "x-amz-server-side-encryption-aws-kms-key-id": encryptionKey }),
+  };
+}
+
 /** Whether a put failed because something lies under its key, or because another writes there. What lies there may be its own, if an answer was lost. */
 export function mayBeThere(error: unknown): boolean {
   return isCode(error, "BACKEND_KEY_EXISTS") || refusalOf(error)?.status === 409;
