@@ -160,6 +160,20 @@ describe("several commands at once", () => {
     await expectStopped(directory);
   });
 
+  test("who has something else to do is told of what others are at work for", async () => {
+    const told: boolean[] = [];
+    const open = () =>
+      useEmbeddedServer(directory, { whileWaiting: (isToBeMade) => told.push(isToBeMade) }, createCall());
+    {
+      await using _first = await open();
+      expect(told).toEqual([true]);
+      await using _second = await open();
+      expect(told).toEqual([true]);
+    }
+    await using _third = await open();
+    expect(told).toEqual([true, false]);
+  });
+
   test("a call that is aborted while it opens leaves no server", async () => {
     const abort = new AbortController();
     const opening = useEmbeddedServer(directory, {}, createCall({ signal: abort.signal }));
