@@ -247,6 +247,18 @@ describe("claims about a layer", () => {
     }
   });
 
+  it("proves a tar that is its own blob by one digest, and nothing else by it", async () => {
+    const said = (blob: Buffer, compression: ExpectedLayer["compression"]) => ({
+      expected: { diffId: sha256(blob), compression } as Partial<ExpectedLayer>,
+    });
+    const other = { blobDigest: sha256(gzip), diffId: sha256(gzip), compression: "none" } as Partial<ExpectedLayer>;
+    expect(await outcome(tar, said(tar, "none"))).toBe("ok");
+    expect(await outcome(tar, { expected: other })).toBe("IMAGE_DIGEST_MISMATCH blob");
+    expect(await outcome(gzip, said(gzip, "gzip"))).toBe(wrongDiffId);
+    expect(await outcome(gzip, said(gzip, undefined))).toBe(wrongDiffId);
+    expect(await outcome(gzip, said(gzip, "none"))).toBe(invalid);
+  });
+
   it("closes the source of a blob that is not what it is said to be", async () => {
     let isClosed = false;
     const source = async function* () {
