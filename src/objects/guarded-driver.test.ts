@@ -10,7 +10,14 @@ import { MemoryDriver } from "../../test/fault/memory-driver.ts";
 import { createRandom } from "../../test/fault/random.ts";
 import { StowageError } from "../errors/index.ts";
 import { type Call, createCall, defaultRetryPolicy } from "../runtime/index.ts";
-import type { BodySource, ByteRange, ObjectDriver, PhysicalKey, StoredBlob } from "./driver.ts";
+import {
+  type BodySource,
+  type ByteRange,
+  type ObjectDriver,
+  type PhysicalKey,
+  type StoredBlob,
+  WholeBody,
+} from "./driver.ts";
 import { type GuardedDriver, type GuardOptions, guard } from "./guarded-driver.ts";
 import { createPhysicalKey } from "./physical-key.ts";
 
@@ -648,6 +655,47 @@ test("a driver can do with many at once what the one that it guards can", async 
     without(new MemoryDriver(), { getMany: undefined, purgeMany: undefined }),
   ).driver;
   expect([getMany, purgeMany]).toEqual([undefined, undefined]);
+});
+
+test("what the driver has as a whole is handed on as it is, counted, and holds no place", async () => {
+  let failures = 1;
+  const whole = without(new MemoryDriver(), {
+    async get() {
+      if (failures-- > 0)
+        throw new StowageError("BACKEND_UNREACHABLE", { driver: "memory", operation: "get", reason: "test" });
+      return new WholeBody(bytes);
+    },
+  });
+  const { driver, clock } = guarded(whole, { operationsMax: 1 });
+  const key = createPhysicalKey();
+  const streams = [];
+  for (let count = 0; count < 3; count++) streams.push(await clock.runUntil(driver.get(key, undefined, call)));
+  expect(streams.map((stream) => stream instanceof WholeBody && stream.bytes === bytes)).toEqual([true, true, true]);
+  expect(await buffer(streams[0] as Readable)).toEqual(bytes);
+  expect(driver.metrics.bytesRead).toBe(3 * bytes.length);
+  expect(driver.metrics.of.get).toEqual({ operations: 3, retries: 1, failures: 0 });
+  expect(clock.waiting).toBe(0);
+});
+
+test("a body in memory reaches the driver as it is, again in each attempt", async () => {
+  const taken: BodySource[] = [];
+  const memory = new MemoryDriver();
+  const { driver, clock } = guarded(
+    without(memory, {
+      async put(key, body, under) {
+        taken.push(body);
+        if (taken.length === 1)
+          throw new StowageError("BACKEND_UNREACHABLE", { driver: "memory", operation: "get", reason: "test" });
+        return await memory.put(key, body, under);
+      },
+    }),
+  );
+  const key = createPhysicalKey();
+  const sha256 = createHash("sha256").update(bytes).digest();
+  await clock.runUntil(driver.put(key, { ...bodyOf(bytes), bytes, sha256 }, call));
+  expect(taken.map((body) => body.bytes === bytes && body.sha256 === sha256)).toEqual([true, true]);
+  expect(memory.blobs.get(key)).toEqual(bytes);
+  expect(driver.metrics.bytesWritten).toBe(2 * bytes.length);
 });
 
 test("bytes and operations are counted", async () => {

@@ -34,7 +34,10 @@ export function guard(driver: ObjectDriver, options: GuardOptions = {}): Guarded
   const policy = options.retry ?? defaultRetryPolicy;
   const metrics = options.metrics ?? createDriverMetrics();
   const { clock } = policy;
-  const described = withErrorContext(inPieces(driver));
+  const counted = inPieces(driver, (bytes) => {
+    metrics.bytesWritten += bytes;
+  });
+  const described = withErrorContext(counted);
   const timed = withStallTimeout(described, { clock, stallMs: options.stallMs ?? 60_000 });
   const limited = withConcurrencyLimit(timed, {
     clock,

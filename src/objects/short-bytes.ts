@@ -1,10 +1,12 @@
 import type { Readable } from "node:stream";
+import { WholeBody } from "./driver.ts";
 
 /** Content up to this length is held in memory as a whole: there is less to do, and it is checked before its first byte is handed on. */
 export const shortBytesMax = 1024 * 1024;
 
 /** All that the stream has; of a longer one no more than shows that it is longer than `bytesMax`. */
 export async function collect(stream: Readable, bytesMax: number): Promise<Buffer> {
+  if (stream instanceof WholeBody) return stream.bytes;
   const pieces: Buffer[] = [];
   let length = 0;
   for await (const piece of stream) {

@@ -44,6 +44,10 @@ export function withConcurrencyLimit(driver: PieceDriver, options: LimitOptions)
       const place = await places.take(call);
       try {
         const pieces = await driver.get(key, range, call);
+        if (Buffer.isBuffer(pieces)) {
+          place.release();
+          return pieces;
+        }
         place.idle();
         return {
           async next() {

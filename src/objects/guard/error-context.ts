@@ -46,6 +46,7 @@ export function withErrorContext(driver: PieceDriver): PieceDriver {
     get: (key, range, call) =>
       about("get", key, call, async () => {
         const pieces = await driver.get(key, range, call);
+        if (Buffer.isBuffer(pieces)) return pieces;
         return { next: () => about("get", key, call, () => pieces.next()), destroy: () => pieces.destroy() };
       }),
     delete: (key, call) => about("delete", key, call, () => driver.delete(key, call)),

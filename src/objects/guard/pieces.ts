@@ -1,6 +1,6 @@
 import { Readable } from "node:stream";
 import type { Call } from "../../runtime/index.ts";
-import type { BodySource, ObjectDriver, PhysicalKey, StoredBlob } from "../driver.ts";
+import { type BodySource, type ObjectDriver, type PhysicalKey, type StoredBlob, WholeBody } from "../driver.ts";
 
 /** The bytes of a stream, piece by piece, each when it is asked for. One caller at a time. */
 export interface Pieces {
@@ -13,11 +13,11 @@ export interface Pieces {
 export interface PieceSource {
   open(call: Call): Promise<Pieces>;
   readonly sizeBytes?: number;
-  /** It is one piece, which is in memory. */
-  readonly isOnePiece?: boolean;
-  /** Of that piece. */
-  readonly sha256?: Buffer;
+  /** All of it, where it is in memory: it is handed on as it is, for nothing about it can fail or be waited for. */
+  readonly whole?: WholeSource;
 }
+
+type WholeSource = BodySource & { readonly bytes: Buffer };
 
 /**
  * A driver as the layers of the guard see it. Between them, bodies and what is read are pieces: a stream at each layer would cost more than the small
@@ -25,15 +25,29 @@ export interface PieceSource {
  */
 export interface PieceDriver extends Omit<ObjectDriver, "put" | "get"> {
   put(key: PhysicalKey, body: PieceSource, call: Call): Promise<StoredBlob>;
-  get(...parameters: Parameters<ObjectDriver["get"]>): Promise<Pieces>;
+  /** What the driver has as a whole comes as such, and ends with that. */
+  get(...parameters: Parameters<ObjectDriver["get"]>): Promise<Pieces | Buffer>;
 }
 
-/** What is inside of the guard. */
-export function inPieces(driver: ObjectDriver): PieceDriver {
+/**
+ * What is inside of the guard.
+ * @param onTaken bytes that the driver takes from bodies
+ */
+export function inPieces(driver: ObjectDriver, onTaken: (bytes: number) => void): PieceDriver {
   return {
     ...forward(driver),
-    put: async (key, body, call) => await driver.put(key, await forDriver(body, call), call),
-    get: async (key, range, call) => piecesOf(await driver.get(key, range, call)),
+    put: (key, { whole, open, sizeBytes }, call) => {
+      if (whole !== undefined) {
+        onTaken(whole.bytes.length);
+        return driver.put(key, whole, call);
+      }
+      const opened = async (under: Call) => streamOf(counted(await open(under), onTaken));
+      return driver.put(key, sizeBytes === undefined ? { open: opened } : { open: opened, sizeBytes }, call);
+    },
+    async get(key, range, call) {
+      const stream = await driver.get(key, range, call);
+      return stream instanceof WholeBody ? stream.bytes : piecesOf(stream);
+    },
   };
 }
 
@@ -44,39 +58,31 @@ export function inStreams(driver: PieceDriver): ObjectDriver {
     put(key, body, call) {
       const { bytes, sizeBytes } = body;
       if (bytes !== undefined) {
-        const open = async () => onePiece(bytes);
-        const digest = body.sha256 === undefined ? {} : { sha256: body.sha256 };
-        return driver.put(key, { open, sizeBytes: bytes.length, isOnePiece: true, ...digest }, call);
+        const whole = { ...body, bytes, sizeBytes: bytes.length };
+        return driver.put(key, { open: async () => onePiece(bytes), sizeBytes: bytes.length, whole }, call);
       }
       const open = async (under: Call) => piecesOf(await body.open(under));
       return driver.put(key, sizeBytes === undefined ? { open } : { open, sizeBytes }, call);
     },
-    get: async (key, range, call) => streamOf(await driver.get(key, range, call)),
+    async get(key, range, call) {
+      const found = await driver.get(key, range, call);
+      return Buffer.isBuffer(found) ? new WholeBody(found) : streamOf(found);
+    },
   };
 }
 
-async function forDriver(body: PieceSource, call: Call): Promise<BodySource> {
-  const { sizeBytes } = body;
-  if (!body.isOnePiece) {
-    const open = async (under: Call) => streamOf(await body.open(under));
-    return sizeBytes === undefined ? { open } : { open, sizeBytes };
-  }
-  const bytes = await wholeOf(await body.open(call));
-  const open = async () => Readable.from([bytes], { objectMode: false });
-  return { open, sizeBytes: bytes.length, bytes, ...(body.sha256 === undefined ? {} : { sha256: body.sha256 }) };
+function counted(pieces: Pieces, onTaken: (bytes: number) => void): Pieces {
+  return {
+    async next() {
+      const piece = await pieces.next();
+      onTaken(piece?.length ?? 0);
+      return piece;
+    },
+    destroy: () => pieces.destroy(),
+  };
 }
 
-async function wholeOf(pieces: Pieces): Promise<Buffer> {
-  try {
-    const bytes = (await pieces.next()) ?? Buffer.alloc(0);
-    await pieces.next();
-    return bytes;
-  } finally {
-    pieces.destroy();
-  }
-}
-
-function onePiece(bytes: Buffer): Pieces {
+export function onePiece(bytes: Buffer): Pieces {
   let piece: Buffer | undefined = bytes.length === 0 ? undefined : bytes;
   return {
     async next() {
@@ -119,9 +125,9 @@ function streamOf(pieces: Pieces): Readable {
   return stream;
 }
 
-/** The body, opened in another way. */
+/** The body, opened in another way; what is whole need not be opened. */
 export function reopened(body: PieceSource, open: PieceSource["open"]): PieceSource {
-  return { ...body, open };
+  return body.whole === undefined ? { ...body, open } : body;
 }
 
 type Around = <T>(operation: "get" | "purge", call: Call, work: (under: Call) => Promise<T>) => Promise<T>;

@@ -3,7 +3,7 @@ import { isCode } from "../../errors/index.ts";
 import { type Call, type RetryPolicy, retry } from "../../runtime/index.ts";
 import type { PhysicalKey, StoredBlob } from "../driver.ts";
 import type { DriverOperation } from "./metrics.ts";
-import { forward, type PieceDriver, type PieceSource, type Pieces } from "./pieces.ts";
+import { forward, onePiece, type PieceDriver, type PieceSource, type Pieces } from "./pieces.ts";
 import { trackBody } from "./tracked-body.ts";
 
 export interface RetriesOptions {
@@ -70,7 +70,9 @@ export function withRetries(driver: PieceDriver, { policy, breaksMax, onRetry }:
         const rest = received === 0 ? range : { first: start + received, last: range?.last ?? Number.MAX_SAFE_INTEGER };
         return await driver.get(key, rest, call);
       };
-      let pieces: Pieces | undefined = await repeated("get", call, open);
+      const found = await repeated("get", call, open);
+      if (Buffer.isBuffer(found)) return found;
+      let pieces: Pieces | undefined = found;
       let isClosed = false;
       const next = () =>
         repeated("get", call, async () => {
@@ -78,8 +80,8 @@ export function withRetries(driver: PieceDriver, { policy, breaksMax, onRetry }:
             // It broke between the last byte and the end. A range of nothing would be another one to some servers.
             if (range !== undefined && start + received > range.last) return undefined;
             const again = await open();
-            if (isClosed) again.destroy();
-            pieces = again;
+            pieces = Buffer.isBuffer(again) ? onePiece(again) : again;
+            if (isClosed) pieces.destroy();
           }
           try {
             const piece = await pieces.next();
@@ -150,7 +152,8 @@ async function findSame(
   return { key, sizeBytes: found.sizeBytes, digest: found.digest };
 }
 
-async function digestOf(pieces: Pieces): Promise<{ readonly digest: string; readonly sizeBytes: number }> {
+async function digestOf(found: Pieces | Buffer): Promise<{ readonly digest: string; readonly sizeBytes: number }> {
+  const pieces = Buffer.isBuffer(found) ? onePiece(found) : found;
   const hash = createHash("sha256");
   let sizeBytes = 0;
   try {

@@ -10,7 +10,8 @@ export interface BodyRecord {
 }
 
 /** A body that remembers whether it was itself that failed. */
-export function trackBody(body: PieceSource, onPiece: (bytes: number) => void = () => {}): BodyRecord {
+export function trackBody(body: PieceSource): BodyRecord {
+  if (body.whole !== undefined) return { body, failure: () => undefined, isWrongLength: () => false };
   let failure: { readonly error: unknown } | undefined;
   let isWrongLength = false;
   const recorded = async <T>(work: () => Promise<T>, isAbandoned: () => boolean): Promise<T> => {
@@ -42,7 +43,6 @@ export function trackBody(body: PieceSource, onPiece: (bytes: number) => void = 
         bytes += piece?.length ?? 0;
         const announced = body.sizeBytes ?? bytes;
         if (bytes > announced || (piece === undefined && bytes < announced)) isWrongLength = true;
-        if (piece !== undefined) onPiece(piece.length);
         return piece;
       };
       const destroy = () => {
