@@ -21,8 +21,8 @@ export interface MoverOptions {
 const batchSize = 128;
 /** A batch of large objects ends sooner: a crash costs no more than a second or two of copying. */
 const batchBytesMax = 64 * 1024 * 1024;
-/** Batches at work at once, so that one is copied while another is made durable. */
-const lanes = 2;
+/** Batches at work at once, so that one is copied while another is made durable, and a third deletes what it has left. */
+const lanes = 3;
 
 /** Carries the moves of a migration from state to state. */
 export class Mover {

@@ -1,5 +1,9 @@
 import { type Call, type Clock, RateLimit } from "../runtime/index.ts";
 
+/** Where nobody says how many: at first, and at the most. A backend is not asked to do more at once (see the guard's limit); what waits for it is memory. */
+const autoFirst = 16;
+const autoMost = 32;
+
 /** How many copies are at work at once: fewer when a backend asks to slow down, more again by itself. */
 export class Pace {
   readonly #clock: Clock;
@@ -17,8 +21,8 @@ export class Pace {
     this.#clock = clock;
     this.#rate = new RateLimit(clock, bytesPerSecondMax);
     this.#isAdaptive = concurrency === "auto";
-    this.#limit = concurrency === "auto" ? 16 : concurrency;
-    this.#most = concurrency === "auto" ? 64 : concurrency;
+    this.#limit = concurrency === "auto" ? autoFirst : concurrency;
+    this.#most = concurrency === "auto" ? autoMost : concurrency;
   }
 
   /** Runs `work` when there is room for it. */

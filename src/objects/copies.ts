@@ -29,7 +29,7 @@ import {
 import type { Located } from "./rows/locations.ts";
 import { notDeleted } from "./rows/reaper.ts";
 import { shortBytesMax } from "./short-bytes.ts";
-import { verifiedBytes, verifiedContent, WrongBytes } from "./verified-body.ts";
+import { payloadOf, verifiedBytes, verifiedContent, WrongBytes } from "./verified-body.ts";
 import { rewrittenBody, rewrittenBytes, type Written, writtenBody, writtenBytes } from "./written-body.ts";
 
 /**
@@ -148,10 +148,11 @@ export class Copies {
   /** Reads a copy back and compares it with what was recorded, or its stored bytes only where `depth` is `checksum`. */
   async verify(copy: Located, depth: "readback" | "checksum", ahead: ReadAhead, call: Call): Promise<void> {
     const driver = await (await this.#backends.of(copy.backendId, call)).driver(call);
+    const readLong = depth === "readback" ? readThrough : compareStored;
     const wrong =
-      depth === "readback"
-        ? await readThrough(driver, copy, call, (...at) => ahead.read(...at))
-        : await compareStored(driver, copy, call);
+      copy.contentBytes <= shortBytesMax
+        ? await compareShort(await ahead.read(driver, copy, call), copy, depth)
+        : await readLong(driver, copy, call);
     if (wrong === undefined) return;
     const reason = `read back ${wrong.actual}`;
     throw new StowageError("BACKEND_FAILED", { ...about(driver, "get", copy.physicalKey), reason }, { cause: wrong });
@@ -211,6 +212,22 @@ export class Copies {
     call: Call,
   ): Promise<{ readonly gone: readonly number[]; readonly failures: ReadonlyMap<number, StowageError> }> {
     return await deleteAtOnce(this.#database, this.#backends, locationIds, this.#lateSeconds, call);
+  }
+}
+
+async function compareShort(
+  stored: Buffer,
+  copy: Located,
+  depth: "readback" | "checksum",
+): Promise<WrongBytes | undefined> {
+  try {
+    // Content that lies there as it is was digested when its envelope was made, and is what that envelope's digest was made of.
+    if (depth === "checksum" || copy.codec === "none") payloadOf(stored, copy);
+    else await verifiedBytes(stored, copy);
+    return undefined;
+  } catch (error) {
+    if (error instanceof WrongBytes) return error;
+    throw error;
   }
 }
 

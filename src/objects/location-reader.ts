@@ -18,18 +18,10 @@ export async function readShortStored(driver: ObjectDriver, at: Located, call: C
   return await collect(await driver.get(at.physicalKey, undefined, call), at.storedBytes);
 }
 
-/**
- * Reads a location through; what is wrong with its bytes, if something is.
- * @param readStored how those of a short one are had
- */
-export async function readThrough(
-  driver: ObjectDriver,
-  at: Located,
-  call: Call,
-  readStored: typeof readShortStored = readShortStored,
-): Promise<WrongBytes | undefined> {
+/** Reads a location through; what is wrong with its bytes, if something is. */
+export async function readThrough(driver: ObjectDriver, at: Located, call: Call): Promise<WrongBytes | undefined> {
   try {
-    if (at.contentBytes <= shortBytesMax) await verifiedBytes(await readStored(driver, at, call), at);
+    if (at.contentBytes <= shortBytesMax) await readShort(driver, at, call);
     else await drain(verifiedContent(await driver.get(at.physicalKey, undefined, call), at, async (wrong) => wrong));
     return undefined;
   } catch (error) {

@@ -61,13 +61,30 @@ export async function verifiedBytes(stored: Buffer, recorded: Recorded): Promise
  * What lies between header and trailer, all of it checked.
  * @throws WrongBytes
  */
-export function payloadOf(stored: Buffer, { storedBytes, storedDigest }: Recorded): Buffer {
+export function payloadOf(stored: Buffer, recorded: Recorded): Buffer {
+  const payload = unwrapped(stored, recorded);
+  const actual = digestOf(stored);
+  if (actual !== recorded.storedDigest) throw new WrongBytes(`${actual} stored`);
+  return payload;
+}
+
+/**
+ * The payload of bytes that get another envelope. Where it is the content itself, its own digest is looked at, not that of the envelope that goes.
+ * @throws WrongBytes
+ */
+export function payloadToKeep(stored: Buffer, recorded: Recorded): Buffer {
+  if (recorded.codec !== "none") return payloadOf(stored, recorded);
+  const content = unwrapped(stored, recorded);
+  const actual = digestOf(content);
+  if (actual !== recorded.contentDigest) throw new WrongBytes(actual);
+  return content;
+}
+
+function unwrapped(stored: Buffer, { storedBytes }: Recorded): Buffer {
   if (stored.length > storedBytes) throw new WrongBytes(`more than ${storedBytes} stored bytes`);
   if (stored.length < storedBytes) throw new WrongBytes(`${stored.length} of ${storedBytes} stored bytes`, true);
   const length = headerLength(stored);
   if (length === undefined) throw new WrongBytes("no header");
-  const actual = digestOf(stored);
-  if (actual !== storedDigest) throw new WrongBytes(`${actual} stored`);
   return stored.subarray(prefixBytes + length, stored.length - trailerBytes);
 }
 

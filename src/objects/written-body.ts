@@ -7,7 +7,7 @@ import type { BodySource } from "./driver.ts";
 import { formatTrailer, trailerBytes } from "./envelope.ts";
 import { collect, shortBytesMax } from "./short-bytes.ts";
 import type { ObjectBody } from "./store.ts";
-import { payloadOf, type Recorded, Unwrap } from "./verified-body.ts";
+import { payloadToKeep, type Recorded, Unwrap } from "./verified-body.ts";
 
 /** What was written: of the content, and of the bytes that are stored for it. */
 export type Written = Recorded;
@@ -96,7 +96,7 @@ export function rewrittenBytes(
   recorded: Recorded,
   header: Buffer,
 ): { readonly source: BodySource; written(): Written } {
-  return enveloped(header, payloadOf(stored, recorded), recorded);
+  return enveloped(header, payloadToKeep(stored, recorded), recorded);
 }
 
 function enveloped(
