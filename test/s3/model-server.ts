@@ -129,6 +129,7 @@ function obey(asked: Asked, objects: ModelServer["objects"], uploads: ModelServe
   const { method, query, headers, body } = asked;
   const [, , ...rest] = asked.path.split("/");
   const key = rest.join("/");
+  if (key === "" && method === "POST" && query.has("delete")) return deleteMany(asked, objects);
   if (key === "") return obeyBucket(asked, objects, uploads);
   const uploadId = query.get("uploadId");
   if (method === "PUT" && !isRight(headers, body)) return refusal(400, "BadDigest");
@@ -176,6 +177,18 @@ function obey(asked: Asked, objects: ModelServer["objects"], uploads: ModelServe
   if (first >= found.length) return refusal(416, "InvalidRange");
   const contentRange = { "content-range": `bytes ${first}-${last}/${found.length}` };
   return { status: 206, headers: { ...described, ...contentRange }, body: found.subarray(first, last + 1) };
+}
+
+/** Also of what is not there. */
+function deleteMany({ headers, body }: Asked, objects: ModelServer["objects"]): Reply {
+  // One of them is required.
+  if (!Object.keys(headers).some((name) => name === "content-md5" || name.startsWith("x-amz-checksum-"))) {
+    return refusal(400, "InvalidRequest");
+  }
+  const keys = [...body.toString().matchAll(/<Key>([^<]+)</g)].map(([, key = ""]) => key);
+  if (keys.length > 1000) return refusal(400, "MalformedXML");
+  for (const key of keys) objects.delete(key);
+  return xml(`<DeleteResult>${keys.map((key) => `<Deleted><Key>${key}</Key></Deleted>`).join("")}</DeleteResult>`);
 }
 
 function obeyBucket({ method, query }: Asked, objects: ModelServer["objects"], uploads: ModelServer["uploads"]): Reply {

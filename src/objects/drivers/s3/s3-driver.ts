@@ -14,10 +14,19 @@ import {
   throwIfAborted,
   unlessAborted,
 } from "../../../runtime/index.ts";
-import type { BodySource, ByteRange, DriverCapabilities, ObjectDriver, PhysicalKey, StoredBlob } from "../../driver.ts";
+import type {
+  BodySource,
+  ByteRange,
+  DoomedBlob,
+  DriverCapabilities,
+  ObjectDriver,
+  PhysicalKey,
+  StoredBlob,
+} from "../../driver.ts";
 import { readBlob } from "./blob-reader.ts";
 import { BlobWriter } from "./blob-writer.ts";
 import type { Connection } from "./connection.ts";
+import { deleteMany } from "./delete-many.ts";
 import { refusalOf } from "./failures.ts";
 import { objectBytesMax, PartBuffers } from "./part-buffers.ts";
 import { keyOf, markerAfter, objectOf, requestFor } from "./requests.ts";
@@ -102,16 +111,11 @@ export class S3Driver implements ObjectDriver {
     }
   }
 
-  /**
-   * Aborts unfinished uploads of the key as well: they hold parts that no listing of objects shows. What is shorter than a part was never sent in parts.
-   */
+  /** Aborts unfinished uploads of the key as well: they hold parts that no listing of objects shows. */
   async purge(key: PhysicalKey, sizeBytes: number | undefined, call: Call): Promise<void> {
     const { bucket, prefix } = this.#connection.configuration;
     const object = objectOf(prefix, key);
-    const uploads =
-      (sizeBytes ?? Number.POSITIVE_INFINITY) < this.#shop.buffers.leastBytes
-        ? []
-        : await this.#findUploads(object, key, call);
+    const uploads = this.#mayHaveParts(sizeBytes) ? await this.#findUploads(object, key, call) : [];
     for (const uploadId of uploads) {
       const command = new AbortMultipartUploadCommand({ Bucket: bucket, Key: object, UploadId: uploadId });
       const request = requestFor("abort upload", object, key);
@@ -122,6 +126,17 @@ export class S3Driver implements ObjectDriver {
         });
     }
     await this.delete(key, call);
+  }
+
+  /** Those that were never sent in parts. */
+  async purgeMany(blobs: readonly DoomedBlob[], call: Call): Promise<ReadonlySet<PhysicalKey>> {
+    throwIfAborted(call);
+    const whole = blobs.filter(({ sizeBytes }) => !this.#mayHaveParts(sizeBytes));
+    return await deleteMany(
+      this.#connection,
+      whole.map(({ key }) => key),
+      call,
+    );
   }
 
   /**
@@ -162,6 +177,11 @@ export class S3Driver implements ObjectDriver {
     this.#closing.abort();
     await Promise.allSettled([this.#objects, this.#uploads]);
     await this.#connection[Symbol.asyncDispose]();
+  }
+
+  /** What is shorter than a part was never sent in parts. */
+  #mayHaveParts(sizeBytes: number | undefined): boolean {
+    return (sizeBytes ?? Number.POSITIVE_INFINITY) >= this.#shop.buffers.leastBytes;
   }
 
   async #findUploads(object: string, key: PhysicalKey, call: Call): Promise<readonly string[]> {

@@ -331,6 +331,52 @@ describe("a get", () => {
   });
 });
 
+describe("many deletions in one request", () => {
+  const isDeletion = ({ method, query }: Asked) => method === "POST" && query.has("delete");
+
+  async function stored(count: number) {
+    const blobs = [];
+    for (let index = 0; index < count; index++) blobs.push({ key: createPhysicalKey(), sizeBytes: small.length });
+    for (const { key } of blobs) await driver.put(key, body(small), call);
+    return blobs;
+  }
+
+  test("only what was never sent in parts, and a thousand at a time", async () => {
+    const blobs = Array.from({ length: 2001 }, () => ({ key: createPhysicalKey(), sizeBytes: 1000 }));
+    const others = [undefined, 6 * MiB].map((sizeBytes) => ({ key: createPhysicalKey(), sizeBytes }));
+    const gone = await driver.purgeMany([...others, ...blobs], call);
+    expect(gone).toEqual(new Set(blobs.map(({ key }) => key)));
+    expect(server.log.filter(isDeletion)).toHaveLength(3);
+  });
+
+  test("what the server could not delete, or does not name, or names though it was not asked, is not gone", async () => {
+    const blobs = await stored(4);
+    const names = blobs.map(({ key }) => `p/${key.slice(0, 2)}/${key}`);
+    const stranger = createPhysicalKey();
+    failing(isDeletion, {
+      instead: {
+        status: 200,
+        body: `<?xml version="1.0"?><DeleteResult><Deleted><Key>${names[0]}</Key></Deleted>
+          <Deleted><Key>p/${stranger.slice(0, 2)}/${stranger}</Key></Deleted><Deleted><Key>${names[3]?.slice(2)}</Key></Deleted>
+          <Error><Key>${names[1]}</Key><Code>InternalError</Code><Message>later</Message></Error></DeleteResult>`,
+      },
+    });
+    expect([...(await driver.purgeMany(blobs, call))]).toEqual([blobs[0]?.key]);
+  });
+
+  test.each([
+    ["a server that can't", refusal(501, "NotImplemented"), "BACKEND_FAILED"],
+    ["one that may not", refusal(403, "AccessDenied"), "BACKEND_DENIED"],
+    ["one that is busy", refusal(503, "SlowDown"), "BACKEND_THROTTLED"],
+  ])("%s fails as a whole, and deletes one by one", async (_, instead, code) => {
+    const blobs = await stored(2);
+    failing(isDeletion, { instead });
+    expect((await failureOf(driver.purgeMany(blobs, call))).code).toBe(code);
+    for (const { key, sizeBytes } of blobs) await driver.purge(key, sizeBytes, call);
+    expect(server.objects.size).toBe(0);
+  });
+});
+
 describe("a listing", () => {
   test("shows what has the shape of our keys, and nothing else", async () => {
     const key = createPhysicalKey();
