@@ -1,4 +1,3 @@
-import { getBorderCharacters, table } from "table";
 import type { Output } from "./output.ts";
 
 export interface Column {
@@ -37,7 +36,7 @@ export async function writeTable(
     const rows = batch.map((row) => chosen.map((index) => bounded(row[index] ?? "")));
     const widths = fitWidths(rows, output.columns);
     const [header, ...rest] = rows;
-    await output.write(layOut(isFirst && header ? [header.map(emphasize), ...rest] : rows, columns, widths));
+    await output.write(await layOut(isFirst && header ? [header.map(emphasize), ...rest] : rows, columns, widths));
     batch = [];
   };
   for await (const row of rows) {
@@ -66,11 +65,13 @@ export async function writeFields(
   await output.flush();
 }
 
-function layOut(
+async function layOut(
   rows: readonly (readonly string[])[],
   columns: readonly Column[],
   widths: readonly number[] | undefined,
-): string {
+): Promise<string> {
+  // Loaded where there is a table: what prints fields or JSON does without.
+  const { getBorderCharacters, table } = await import("table");
   const text = table(rows as string[][], {
     border: getBorderCharacters("void"),
     drawHorizontalLine: () => false,
