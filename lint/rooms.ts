@@ -79,7 +79,7 @@ export const drivers: Readonly<Record<string, Room>> = {
   db: { rooms: [...base, "db"], node: ["crypto", "stream", "stream/promises"], packages: ["kysely", "zod"] },
   s3: {
     rooms: base,
-    node: ["crypto", "fs", "fs/promises", "stream", "stream/consumers", "stream/promises", "timers/promises"],
+    node: ["crypto", "fs", "fs/promises", "module", "stream", "stream/consumers", "stream/promises", "timers/promises"],
     packages: ["@aws-sdk/client-s3", "@aws-sdk/credential-providers", "undici", "zod"],
   },
   localfs: {

@@ -1,5 +1,9 @@
+import { createRequire } from "node:module";
 import { Readable } from "node:stream";
-import { Agent, type Dispatcher } from "undici";
+import type { Dispatcher, Agent as UndiciAgent } from "undici";
+
+/** Not by undici's main module, which brings fetch, web sockets, caches and mocks besides: they take 10 MB. */
+const Agent = createRequire(import.meta.url)("undici/lib/dispatcher/agent.js") as typeof UndiciAgent;
 
 const connectMsMax = 10_000;
 /** Answers up to this length are handed over as a whole: a stream costs more than they do. */
@@ -34,7 +38,7 @@ export class Silence extends Error {
  */
 export class Http {
   readonly metadata = { handlerProtocol: "http/1.1" };
-  readonly #agent: Agent;
+  readonly #agent: UndiciAgent;
 
   /** @param certificates of those who may sign the server's, in PEM */
   constructor(certificates: Buffer | undefined) {

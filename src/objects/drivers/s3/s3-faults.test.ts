@@ -289,6 +289,13 @@ describe("a get", () => {
     expect(error.entry.retry).toBe("later");
   });
 
+  test.each([0, 5, 50_000])("a short body cut after %i bytes is one too", async (truncateAt) => {
+    const key = await stored(Buffer.alloc(100_000, "x"));
+    failing(isGet, { truncateAt });
+    const error = await failureOf(driver.get(key, undefined, call));
+    expect(error).toMatchObject({ code: "BACKEND_UNREACHABLE", entry: { retry: "later" } });
+  });
+
   test("a shorter body of an honest length, for a range, is a failure", async () => {
     const key = await stored(large);
     failing(isGet, { change: (bytes) => bytes.subarray(0, 10) });
