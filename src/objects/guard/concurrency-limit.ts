@@ -1,4 +1,5 @@
 import { type Call, type Clock, createCall, throwIfAborted } from "../../runtime/index.ts";
+import { WholeBody } from "../driver.ts";
 import { forward, manyWithin, type PieceDriver, reopened } from "./pieces.ts";
 
 export interface LimitOptions {
@@ -44,7 +45,7 @@ export function withConcurrencyLimit(driver: PieceDriver, options: LimitOptions)
       const place = await places.take(call);
       try {
         const pieces = await driver.get(key, range, call);
-        if (Buffer.isBuffer(pieces)) {
+        if (pieces instanceof WholeBody) {
           place.release();
           return pieces;
         }

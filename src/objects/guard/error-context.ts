@@ -1,6 +1,6 @@
 import { messageOf, StowageError } from "../../errors/index.ts";
 import type { Call } from "../../runtime/index.ts";
-import type { PhysicalKey } from "../driver.ts";
+import { type PhysicalKey, WholeBody } from "../driver.ts";
 import { abortReason } from "./abort-reason.ts";
 import { forward, manyWithin, type PieceDriver } from "./pieces.ts";
 import { trackBody } from "./tracked-body.ts";
@@ -46,7 +46,7 @@ export function withErrorContext(driver: PieceDriver): PieceDriver {
     get: (key, range, call) =>
       about("get", key, call, async () => {
         const pieces = await driver.get(key, range, call);
-        if (Buffer.isBuffer(pieces)) return pieces;
+        if (pieces instanceof WholeBody) return pieces;
         return { next: () => about("get", key, call, () => pieces.next()), destroy: () => pieces.destroy() };
       }),
     delete: (key, call) => about("delete", key, call, () => driver.delete(key, call)),

@@ -1,5 +1,6 @@
 import type { ErrorCode } from "../../errors/index.ts";
 import { isCode, toStowageError } from "../../errors/index.ts";
+import { WholeBody } from "../driver.ts";
 import { forward, manyWithin, type PieceDriver } from "./pieces.ts";
 
 export type DriverOperation = "capabilities" | "put" | "get" | "delete" | "purge" | "list";
@@ -75,8 +76,8 @@ export function withMetrics(driver: PieceDriver, metrics: DriverMetrics): PieceD
     get: (key, range, call) =>
       begun("get", async () => {
         const pieces = await driver.get(key, range, call);
-        if (Buffer.isBuffer(pieces)) {
-          metrics.bytesRead += pieces.length;
+        if (pieces instanceof WholeBody) {
+          metrics.bytesRead += pieces.bytes.length;
           return pieces;
         }
         const next = async () => {

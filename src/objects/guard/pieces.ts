@@ -26,7 +26,7 @@ type WholeSource = BodySource & { readonly bytes: Buffer };
 export interface PieceDriver extends Omit<ObjectDriver, "put" | "get"> {
   put(key: PhysicalKey, body: PieceSource, call: Call): Promise<StoredBlob>;
   /** What the driver has as a whole comes as such, and ends with that. */
-  get(...parameters: Parameters<ObjectDriver["get"]>): Promise<Pieces | Buffer>;
+  get(...parameters: Parameters<ObjectDriver["get"]>): Promise<Pieces | WholeBody>;
 }
 
 /**
@@ -46,7 +46,7 @@ export function inPieces(driver: ObjectDriver, onTaken: (bytes: number) => void)
     },
     async get(key, range, call) {
       const stream = await driver.get(key, range, call);
-      return stream instanceof WholeBody ? stream.bytes : piecesOf(stream);
+      return stream instanceof WholeBody ? stream : piecesOf(stream);
     },
   };
 }
@@ -66,7 +66,7 @@ export function inStreams(driver: PieceDriver): ObjectDriver {
     },
     async get(key, range, call) {
       const found = await driver.get(key, range, call);
-      return Buffer.isBuffer(found) ? new WholeBody(found) : streamOf(found);
+      return found instanceof WholeBody ? found : streamOf(found);
     },
   };
 }

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { isCode } from "../../errors/index.ts";
 import { type Call, type RetryPolicy, retry } from "../../runtime/index.ts";
-import type { PhysicalKey, StoredBlob } from "../driver.ts";
+import { type PhysicalKey, type StoredBlob, WholeBody } from "../driver.ts";
 import type { DriverOperation } from "./metrics.ts";
 import { forward, onePiece, type PieceDriver, type PieceSource, type Pieces } from "./pieces.ts";
 import { trackBody } from "./tracked-body.ts";
@@ -71,7 +71,7 @@ export function withRetries(driver: PieceDriver, { policy, breaksMax, onRetry }:
         return await driver.get(key, rest, call);
       };
       const found = await repeated("get", call, open);
-      if (Buffer.isBuffer(found)) return found;
+      if (found instanceof WholeBody) return found;
       let pieces: Pieces | undefined = found;
       let isClosed = false;
       const next = () =>
@@ -80,7 +80,7 @@ export function withRetries(driver: PieceDriver, { policy, breaksMax, onRetry }:
             // It broke between the last byte and the end. A range of nothing would be another one to some servers.
             if (range !== undefined && start + received > range.last) return undefined;
             const again = await open();
-            pieces = Buffer.isBuffer(again) ? onePiece(again) : again;
+            pieces = again instanceof WholeBody ? onePiece(again.bytes) : again;
             if (isClosed) pieces.destroy();
           }
           try {
@@ -152,8 +152,8 @@ async function findSame(
   return { key, sizeBytes: found.sizeBytes, digest: found.digest };
 }
 
-async function digestOf(found: Pieces | Buffer): Promise<{ readonly digest: string; readonly sizeBytes: number }> {
-  const pieces = Buffer.isBuffer(found) ? onePiece(found) : found;
+async function digestOf(found: Pieces | WholeBody): Promise<{ readonly digest: string; readonly sizeBytes: number }> {
+  const pieces = found instanceof WholeBody ? onePiece(found.bytes) : found;
   const hash = createHash("sha256");
   let sizeBytes = 0;
   try {

@@ -1,6 +1,6 @@
 import { StowageError } from "../../errors/index.ts";
 import type { Call, Clock } from "../../runtime/index.ts";
-import type { PhysicalKey } from "../driver.ts";
+import { type PhysicalKey, WholeBody } from "../driver.ts";
 import { abortReason } from "./abort-reason.ts";
 import { forward, manyWithin, type PieceDriver, reopened } from "./pieces.ts";
 
@@ -44,8 +44,8 @@ export function withStallTimeout(driver: PieceDriver, options: StallOptions): Pi
       const watched = watch("get", key, call);
       try {
         const opening = driver.get(key, range, watched.call);
-        const pieces = await watched.wait(opening, (late) => Buffer.isBuffer(late) || late.destroy());
-        if (Buffer.isBuffer(pieces)) {
+        const pieces = await watched.wait(opening, (late) => void late.destroy());
+        if (pieces instanceof WholeBody) {
           watched.end();
           return pieces;
         }

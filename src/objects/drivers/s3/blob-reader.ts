@@ -34,7 +34,7 @@ export async function readBlob(
   if (answer === undefined) return new WholeBody(Buffer.alloc(0));
   const { headers, body } = answer;
   try {
-    const extract = extractOf(contentLength(headers), headers["content-range"], range);
+    const extract = extractOf(contentLength(headers), String(headers["content-range"] ?? ""), range);
     if (Buffer.isBuffer(body)) return new WholeBody(cut(body, extract));
     if (extract.takeBytes > 0 || extract.totalBytes === 0) {
       return new ResponseBody(body, extract, failure, { signal: call.signal, error: () => interruptionOf(call) });
@@ -64,13 +64,9 @@ function cut(bytes: Buffer, { skipBytes, takeBytes }: Extract): Buffer {
  * Which bytes of an answer are those of the range. What the server says that it sends counts: some send more than they were asked for.
  * @throws Error when the answer can't be the object's bytes
  */
-function extractOf(
-  length: number | undefined,
-  contentRange: string | undefined,
-  range: ByteRange | undefined,
-): Extract {
+function extractOf(length: number | undefined, contentRange: string, range: ByteRange | undefined): Extract {
   if (length === undefined) throw new Error("the answer does not say how long it is");
-  const sent = /^bytes (\d+)-(\d+)\/(\d+)$/.exec(contentRange ?? "");
+  const sent = /^bytes (\d+)-(\d+)\/(\d+)$/.exec(contentRange);
   const first = Number(sent?.[1] ?? 0);
   const objectBytes = Number(sent?.[3] ?? length);
   const wantedFirst = range?.first ?? 0;
@@ -78,7 +74,7 @@ function extractOf(
   const takeBytes = Math.max(0, wantedEnd - wantedFirst);
   const skipBytes = wantedFirst - first;
   if (takeBytes > 0 && (skipBytes < 0 || skipBytes + takeBytes > length)) {
-    throw new Error(`the answer has other bytes than those asked for (${contentRange ?? `${length} bytes`})`);
+    throw new Error(`the answer has other bytes than those asked for (${contentRange || `${length} bytes`})`);
   }
   return { skipBytes: Math.max(0, skipBytes), takeBytes, totalBytes: length };
 }

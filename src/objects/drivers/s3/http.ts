@@ -20,9 +20,11 @@ export interface HttpRequest {
   readonly isStreamed?: boolean;
 }
 
+type AnswerHeaders = Readonly<Record<string, string | string[] | undefined>>;
+
 export interface Answer {
   readonly statusCode: number;
-  readonly headers: Readonly<Record<string, string>>;
+  readonly headers: AnswerHeaders;
   /** All of it where it is short; else it must be read to its end or destroyed. */
   readonly body: Buffer | Readable;
 }
@@ -96,7 +98,7 @@ export class Http {
 export function responseOf({ statusCode, headers, body }: Answer) {
   const stream =
     body instanceof Readable ? body : Readable.from(body.length === 0 ? [] : [body], { objectMode: false });
-  return { statusCode, headers: { ...headers }, body: stream };
+  return { statusCode, headers: singleValues(headers), body: stream };
 }
 
 interface SdkRequest {
@@ -159,13 +161,9 @@ class Exchange implements Dispatcher.DispatchHandler {
     if (this.#failure !== undefined) controller.abort(this.#failure.reason);
   }
 
-  onResponseStart(
-    controller: Dispatcher.DispatchController,
-    statusCode: number,
-    headers: Readonly<Record<string, string | string[] | undefined>>,
-  ): void {
+  onResponseStart(controller: Dispatcher.DispatchController, statusCode: number, headers: AnswerHeaders): void {
     if (statusCode < 200) return;
-    this.#begun = { statusCode, headers: singleValues(headers) };
+    this.#begun = { statusCode, headers };
     const bytes = this.#isHead || statusCode === 204 ? 0 : contentLength(headers);
     if (bytes !== undefined && bytes <= shortBytesMax && !this.#isStreamed) {
       this.#bytes = Buffer.allocUnsafeSlow(bytes);
@@ -229,12 +227,12 @@ class AnswerStream extends Readable {
 }
 
 /** `Content-Length`, if there is a valid one. */
-export function contentLength(headers: Readonly<Record<string, string | string[] | undefined>>): number | undefined {
+export function contentLength(headers: AnswerHeaders): number | undefined {
   const value = headers["content-length"];
   return typeof value === "string" && /^\d{1,15}$/.test(value) ? Number(value) : undefined;
 }
 
-function singleValues(headers: Readonly<Record<string, string | string[] | undefined>>): Record<string, string> {
+function singleValues(headers: AnswerHeaders): Record<string, string> {
   const single: Record<string, string> = {};
   for (const name in headers) {
     const value = headers[name];
