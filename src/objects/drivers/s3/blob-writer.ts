@@ -7,7 +7,7 @@ import { Upload } from "./upload.ts";
 import { putWhole } from "./whole-put.ts";
 import type { Workshop } from "./workshop.ts";
 
-/** Begins small: most bodies are. One that is larger gets a whole part's buffer, so that little is copied twice. */
+/** Begins small: most bodies are, and it needs no room among the parts. One that is larger gets a whole part's buffer. */
 const firstBytes = 256 * 1024;
 
 /**
@@ -39,7 +39,7 @@ export class BlobWriter {
     this.#call = call;
     checkObjectSize(body.sizeBytes);
     if (body.sizeBytes !== undefined) this.#partBytes = shop.buffers.partBytes(body.sizeBytes);
-    this.#buffer = shop.buffers.take(Math.min(body.sizeBytes ?? firstBytes, this.#partBytes ?? firstBytes));
+    this.#buffer = Buffer.allocUnsafeSlow(Math.min(body.sizeBytes ?? firstBytes, firstBytes));
   }
 
   /** Takes the next bytes. Waits while all buffers are on their way. */
@@ -74,7 +74,7 @@ export class BlobWriter {
 
   /** The buffers are free again; to be called last, whatever happened. */
   release(): void {
-    this.#shop.buffers.give(this.#buffer);
+    this.#give(this.#buffer);
     this.#upload?.release();
   }
 
@@ -83,11 +83,14 @@ export class BlobWriter {
     const { buffers } = this.#shop;
     this.#partBytes ??= buffers.partBytes(undefined);
     const number = (this.#upload?.parts ?? 0) + 1;
-    const wanted = partBytesAt(number, this.#partBytes, this.#sizeBytes);
+    const wanted = Math.min(
+      partBytesAt(number, this.#partBytes, this.#sizeBytes),
+      this.#sizeBytes ?? Number.POSITIVE_INFINITY,
+    );
     if (this.#buffer.length < wanted) {
-      const larger = buffers.take(wanted);
+      const larger = await buffers.take(wanted, this.#call);
       this.#buffer.copy(larger, 0, 0, this.#filled);
-      buffers.give(this.#buffer);
+      this.#give(this.#buffer);
       this.#buffer = larger;
       return;
     }
@@ -98,6 +101,11 @@ export class BlobWriter {
     }
     this.#send(this.#upload);
     this.#buffer = await this.#upload.nextBuffer(this.#partBytes);
+  }
+
+  /** The first one is nobody's, and small. */
+  #give(buffer: Buffer): void {
+    if (buffer.length > firstBytes) this.#shop.buffers.give(buffer);
   }
 
   /** Hands the buffer over to the upload. */

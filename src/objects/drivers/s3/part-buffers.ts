@@ -1,28 +1,39 @@
 import { StowageError } from "../../../errors/index.ts";
+import { type Call, type Clock, throwIfAborted } from "../../../runtime/index.ts";
 
 const MiB = 1024 * 1024;
 
 /** The smallest part that S3 takes, but for the last of an upload. */
 const partBytesMin = 5 * MiB;
-const partBytesUsual = 8 * MiB;
+const partBytesUsual = 6 * MiB;
 export const partsMax = 10_000;
 export const objectBytesMax = 5 * 1024 ** 4;
 
-/** Beside one buffer for each upload, as many as fit in here: memory does not grow with the objects. */
-const budgetBytes = 32 * MiB;
+/** For all uploads together, while they go on: memory does not grow with the objects, nor with how many there are at once. */
+const budgetBytes = 36 * MiB;
+/** So long an upload waits for its first buffer. */
+const patienceMs = 10_000;
 /** Kept for the next uploads: memory that is given up is not free before it is collected. */
-const idleBytesMax = 16 * MiB;
+const idleBytesMax = 18 * MiB;
+
+interface Waiting {
+  readonly bytes: number;
+  readonly enter: () => void;
+}
 
 /**
- * The memory of all uploads of one driver. Each has one buffer for sure, so that bodies that wait for each other come to an end; more, to send parts
- * side by side, only while there is room.
+ * The memory of all uploads of one driver. Beyond the budget, an upload waits for the buffers of others, but not for ever: they may wait for it, where
+ * bodies wait for each other. More buffers than one, to send parts side by side, it has only while there is room.
  */
 export class PartBuffers {
   readonly #usualBytes: number;
+  readonly #clock: Clock;
   readonly #idle: Buffer[] = [];
+  readonly #queue = new Set<Waiting>();
   #usedBytes = 0;
 
-  constructor(usualBytes: number = partBytesUsual) {
+  constructor(clock: Clock, usualBytes: number = partBytesUsual) {
+    this.#clock = clock;
     this.#usualBytes = usualBytes;
   }
 
@@ -31,30 +42,61 @@ export class PartBuffers {
     return Math.min(this.#usualBytes, partBytesMin);
   }
 
-  /** Bytes of the first parts of a body: smaller where many uploads are at work, larger where the size asks for it. */
+  /** Bytes of the first parts of a body: larger where its size asks for it. */
   partBytes(sizeBytes: number | undefined): number {
-    const isCrowded = this.#usedBytes + this.#usualBytes > budgetBytes;
-    const isAtHand = this.#idle.some(({ length }) => length === this.#usualBytes);
-    const usual = isCrowded && !isAtHand ? partBytesMin : this.#usualBytes;
-    return Math.max(usual, Math.ceil((sizeBytes ?? 0) / partsMax / MiB) * MiB);
+    return Math.max(this.#usualBytes, Math.ceil((sizeBytes ?? 0) / partsMax / MiB) * MiB);
   }
 
-  take(bytes: number): Buffer {
-    this.#usedBytes += bytes;
-    const at = this.#idle.findIndex(({ length }) => length === bytes);
-    if (at >= 0) return this.#idle.splice(at, 1)[0] as Buffer;
-    return Buffer.allocUnsafeSlow(bytes);
+  /** A buffer for sure: as soon as there is room, or when the wait has become too long. */
+  async take(bytes: number, call: Call): Promise<Buffer> {
+    if (this.#hasRoom(bytes)) this.#usedBytes += bytes;
+    else await this.#waitForRoom(bytes, call);
+    return this.#bufferOf(bytes);
   }
 
   tryTake(bytes: number): Buffer | undefined {
-    return this.#usedBytes + bytes > budgetBytes ? undefined : this.take(bytes);
+    if (!this.#hasRoom(bytes)) return undefined;
+    this.#usedBytes += bytes;
+    return this.#bufferOf(bytes);
   }
 
   give(buffer: Buffer): void {
-    this.#usedBytes -= buffer.length;
-    if (buffer.length !== this.#usualBytes && buffer.length !== partBytesMin) return;
     const idleBytes = this.#idle.reduce((sum, { length }) => sum + length, buffer.length);
-    if (idleBytes <= idleBytesMax) this.#idle.push(buffer);
+    if (buffer.length === this.#usualBytes && idleBytes <= idleBytesMax) this.#idle.push(buffer);
+    this.#usedBytes -= buffer.length;
+    for (const waiting of this.#queue) {
+      if (this.#usedBytes + waiting.bytes > budgetBytes) return;
+      this.#enter(waiting);
+    }
+  }
+
+  #hasRoom(bytes: number): boolean {
+    return this.#queue.size === 0 && this.#usedBytes + bytes <= budgetBytes;
+  }
+
+  async #waitForRoom(bytes: number, call: Call): Promise<void> {
+    const entered = new AbortController();
+    const waiting = { bytes, enter: () => entered.abort() };
+    this.#queue.add(waiting);
+    const signal = AbortSignal.any([call.signal, entered.signal]);
+    // It is woken when there is room.
+    await this.#clock.sleep(patienceMs, { ...call, signal }).catch(() => {});
+    if (entered.signal.aborted) return;
+    if (call.signal.aborted) this.#queue.delete(waiting);
+    throwIfAborted(call);
+    this.#enter(waiting);
+  }
+
+  #enter(waiting: Waiting): void {
+    this.#queue.delete(waiting);
+    this.#usedBytes += waiting.bytes;
+    waiting.enter();
+  }
+
+  #bufferOf(bytes: number): Buffer {
+    const at = this.#idle.findIndex(({ length }) => length === bytes);
+    if (at >= 0) return this.#idle.splice(at, 1)[0] as Buffer;
+    return Buffer.allocUnsafeSlow(bytes);
   }
 }
 

@@ -58,7 +58,7 @@ export class S3Driver implements ObjectDriver {
     this.#connection = connection;
     this.#shop = {
       connection,
-      buffers: new PartBuffers(partBytes),
+      buffers: new PartBuffers(retryPolicy.clock, partBytes),
       retryPolicy,
       objects: (call) => this.#objectTraits(call),
       uploads: (call) => this.#uploadTraits(call),
