@@ -24,7 +24,10 @@ interface Run {
 
 const runRecordsMax = 8_192;
 const runBytesMax = 8 * 1024 * 1024;
-const runReadBytes = 64 * 1024;
+/** What is read of each run at once, and of all runs together: a layer of millions of entries has hundreds. */
+const runReadBytesMax = 64 * 1024;
+const runReadBytesMin = 8 * 1024;
+const runsReadBytes = 2 * 1024 * 1024;
 
 /**
  * Sorts any number of records in bounded memory: sorted runs on a spill, merged when read. In order of key, then sequence.
@@ -61,7 +64,9 @@ export class RecordSorter {
       return;
     }
     this.#flush();
-    yield* mergeSorted(this.#runs.map((run) => this.#read(run)));
+    const share = Math.floor(runsReadBytes / this.#runs.length);
+    const blockBytes = Math.min(runReadBytesMax, Math.max(runReadBytesMin, share));
+    yield* mergeSorted(this.#runs.map((run) => this.#read(run, blockBytes)));
   }
 
   #sort(): void {
@@ -84,12 +89,13 @@ export class RecordSorter {
     this.#bytes = 0;
   }
 
-  *#read(run: Run): Generator<SortRecord> {
+  *#read(run: Run, blockBytes: number): Generator<SortRecord> {
     const end = run.offset + run.length;
     let at = run.offset;
-    let size = runReadBytes;
+    let buffer = Buffer.allocUnsafeSlow(Math.min(blockBytes, run.length));
     while (at < end) {
-      const block = this.#spill.read(at, Math.min(size, end - at));
+      const filled = this.#spill.readInto(buffer.subarray(0, end - at), at);
+      const block = buffer.subarray(0, filled);
       let done = 0;
       while (done < block.length) {
         const length = readLength(block, done);
@@ -97,8 +103,11 @@ export class RecordSorter {
         yield readRecord(new ByteReader(block, length.next));
         done = length.next + length.value;
       }
-      // A record larger than a block: read it with a larger one.
-      size = done === 0 ? size * 2 : runReadBytes;
+      if (done === 0) {
+        if (filled < buffer.length) throw new RangeError("a run of records is shorter than what was written to it");
+        // A record larger than a block: it is read with a larger one.
+        buffer = Buffer.allocUnsafeSlow(buffer.length * 2);
+      } else if (buffer.length > blockBytes) buffer = Buffer.allocUnsafeSlow(blockBytes);
       at += done;
     }
   }

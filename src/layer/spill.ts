@@ -75,12 +75,28 @@ export class Spill {
   /** Up to `length` bytes from `offset`; fewer only at the end. */
   read(offset: number, length: number): Buffer {
     const buffer = Buffer.allocUnsafe(Math.max(0, Math.min(length, this.#end - offset)));
-    for (let done = 0; done < buffer.length; ) {
-      const count = readSync(this.#descriptor, buffer, done, buffer.length - done, offset + done);
-      if (count === 0) return buffer.subarray(0, done);
+    return buffer.subarray(0, this.readInto(buffer, offset));
+  }
+
+  /** Fills `buffer` from `offset`, as far as there are bytes; returns how many. */
+  readInto(buffer: Buffer, offset: number): number {
+    const length = Math.max(0, Math.min(buffer.length, this.#end - offset));
+    for (let done = 0; done < length; ) {
+      const count = readSync(this.#descriptor, buffer, done, length - done, offset + done);
+      if (count === 0) return done;
       done += count;
     }
-    return buffer;
+    return length;
+  }
+
+  /** Appends `length` bytes from `offset` to another spill, a piece at a time in `buffer`. */
+  copy(offset: number, length: number, to: Spill, buffer: Buffer): void {
+    for (let done = 0; done < length; ) {
+      const count = this.readInto(buffer.subarray(0, length - done), offset + done);
+      if (count === 0) throw new RangeError("a spill is shorter than what was written to it");
+      to.append(buffer.subarray(0, count));
+      done += count;
+    }
   }
 }
 
