@@ -488,3 +488,23 @@ describe("errors", () => {
     }
   });
 });
+
+test("a bucket whose requests are signed in another way is served by the SDK alone", async () => {
+  const session = ["SessionToken", "SecretAccessKey", "AccessKeyId"]
+    .map((name) => `<${name}>session</${name}>`)
+    .join("");
+  const expires = `<Expiration>${new Date(Date.now() + 3_600_000).toISOString()}</Expiration>`;
+  const opened = `<CreateSessionResult><Credentials>${session}${expires}</Credentials></CreateSessionResult>`;
+  server.fault = ({ method, path, query }) => {
+    if (query.has("session")) return { instead: { status: 200, body: opened } };
+    return method === "HEAD" && path.endsWith("//") ? { instead: { status: 200 } } : undefined;
+  };
+  await using express = await open({ bucket: "bucket--use1-az4--x-s3" });
+  const key = createPhysicalKey();
+  await express.put(key, { ...body(small), bytes: small }, call);
+  const asked = server.log.filter(({ path }) => path.includes(key));
+  expect(asked.map(({ headers }) => headers["x-amz-s3session-token"])).toEqual(["session"]);
+  expect(await buffer(await express.get(key, undefined, call))).toEqual(small);
+  await express.delete(key, call);
+  expect((await failureOf(express.get(key, undefined, call))).code).toBe("BACKEND_KEY_MISSING");
+});
