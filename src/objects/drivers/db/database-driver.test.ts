@@ -5,6 +5,7 @@ import { type DriverUnderTest, describeDriver } from "../../../../test/conforman
 import { startTestDatabase } from "../../../../test/embedded-database.ts";
 import { type Database, openDatabase } from "../../../db/index.ts";
 import { createCall } from "../../../runtime/index.ts";
+import { createPhysicalKey } from "../../index.ts";
 import { DatabaseDriver } from "./index.ts";
 
 function driverOn(database: Database, opened: AsyncDisposable): DriverUnderTest {
@@ -24,6 +25,16 @@ function driverOn(database: Database, opened: AsyncDisposable): DriverUnderTest 
 describeDriver("the db driver on the embedded database", async () => {
   const opened = await startTestDatabase();
   return driverOn(opened.database, opened);
+});
+
+test("what is long, or may be, is not deleted with others", async () => {
+  await using opened = await startTestDatabase();
+  const driver = new DatabaseDriver(opened.database);
+  const sizes = [1000, 4 * 1024 * 1024, 4 * 1024 * 1024 + 1, undefined];
+  const blobs = sizes.map((sizeBytes) => ({ key: createPhysicalKey(), sizeBytes }));
+  const call = createCall();
+  expect([...(await driver.purgeMany(blobs, call))]).toEqual(blobs.slice(0, 2).map(({ key }) => key));
+  expect((await driver.purgeMany(blobs.slice(2), call)).size).toBe(0);
 });
 
 const url = process.env.STOWAGE_TEST_POSTGRES_URL;

@@ -18,6 +18,9 @@ import { BlobWriter, chunkBytes, deleteBlob, deleteBlobs } from "./blob-writer.t
 /** Chunks that come in one answer: fewer journeys to the server, and still little memory for each reader. */
 const readChunks = 4;
 
+/** What is longer, or may be, is deleted alone: no statement is to be at work for long. */
+const deletedTogetherBytesMax = 4 * 1024 * 1024;
+
 const capabilities: DriverCapabilities = {
   // Positions are 4-byte integers; PostgreSQL's limit of a table (32 TiB) comes first.
   objectBytesMax: 2 ** 31 * chunkBytes,
@@ -131,8 +134,9 @@ export class DatabaseDriver implements ObjectDriver {
 
   async purgeMany(blobs: readonly DoomedBlob[], call: Call): Promise<ReadonlySet<PhysicalKey>> {
     throwIfAborted(call);
-    const keys = blobs.map(({ key }) => key);
-    await deleteBlobs(this.#database, keys);
+    const isShort = ({ sizeBytes = Number.POSITIVE_INFINITY }: DoomedBlob) => sizeBytes <= deletedTogetherBytesMax;
+    const keys = blobs.filter(isShort).map(({ key }) => key);
+    if (keys.length > 0) await deleteBlobs(this.#database, keys);
     return new Set(keys);
   }
 
