@@ -242,6 +242,33 @@ describe("names of hosts", () => {
   });
 
   test.each([
+    ["the virtual style", { addressing_style: "virtual" }, "bucket.s3.test", "/base"],
+    ["the path style", {}, "s3.test", "/bucket"],
+  ])(
+    "%s, for blobs too, after the path of the url if it has one, with a prefix that has to be escaped",
+    async (_, more, host, base) => {
+      resolveTo("127.0.0.1");
+      const { port } = new URL(server.url);
+      await using driver = await open({
+        url: `http://s3.test:${port}${base.replace("/bucket", "")}`,
+        prefix: "a b(ä)+/",
+        ...more,
+      });
+      const key = createPhysicalKey();
+      await driver.put(key, { bytes: Buffer.from("x"), open: async () => Readable.from(["x"]) }, call);
+      await driver.get(key, undefined, call).then((stream) => stream.resume());
+      await driver.delete(key, call);
+      const path = `${base}/a b(ä)+/${key.slice(0, 2)}/${key}`;
+      const about = server.log.filter((each) => each.path.includes(key));
+      expect(about.map((each) => [each.method, each.path, each.headers.host])).toEqual(
+        ["PUT", "GET", "DELETE"].map((method) => [method, path, `${host}:${port}`]),
+      );
+      const scope = /Credential=[^/]+\/\d{8}\/us-east-1\/s3\/aws4_request, SignedHeaders=[a-z0-9;-]*host;/;
+      for (const { headers } of about) expect(headers.authorization).toMatch(scope);
+    },
+  );
+
+  test.each([
     ["the configured region", { region: "us-west-2" }, "bucket.s3.us-west-2.amazonaws.com"],
     ["the environment's region", {}, "bucket.s3.eu-west-3.amazonaws.com"],
     ["path style", { region: "us-west-2", addressing_style: "path" }, "s3.us-west-2.amazonaws.com"],
