@@ -28,7 +28,7 @@ export const rooms: Readonly<Record<string, Room>> = {
   oci: {
     rooms: base,
     node: [
-      ...["child_process", "crypto", "dns", "dns/promises", "fs", "fs/promises", "net", "path"],
+      ...["child_process", "crypto", "dns", "dns/promises", "fs", "fs/promises", "module", "net", "path"],
       ...["stream", "stream/promises", "timers/promises", "zlib"],
     ],
     packages: ["undici", "zod"],
