@@ -30,6 +30,7 @@ export interface LayerFacts {
 
 const findingsFrameBytes = 1024 * 1024;
 const entriesFrameBytes = 128 * 1024;
+const entriesAtOnce = 100;
 
 /** Collects JSON lines into frames of one kind. */
 export class LinesWriter {
@@ -105,9 +106,10 @@ function sharedPrefix(a: string, b: string): number {
   return shared;
 }
 
-function parseEntries(content: Buffer): LayerEntry[] {
+/** In batches so small that they are garbage before a small young generation is full. */
+function* parseEntries(content: Buffer): Generator<LayerEntry[]> {
   const reader = new ByteReader(content);
-  const entries: LayerEntry[] = [];
+  let entries: LayerEntry[] = [];
   let previous = "";
   while (reader.remaining > 0) {
     const shared = reader.varint();
@@ -121,8 +123,11 @@ function parseEntries(content: Buffer): LayerEntry[] {
       node: flags & 4 ? readNode(reader) : undefined,
     });
     previous = key;
+    if (entries.length < entriesAtOnce) continue;
+    yield entries;
+    entries = [];
   }
-  return entries;
+  if (entries.length > 0) yield entries;
 }
 
 /** A stored finding without its ordinal, as it stands in the document. */
@@ -198,12 +203,18 @@ export class LayerReading implements AsyncDisposable {
     return { facts: this.facts, findings, notes };
   }
 
-  /** The entries, a frame at a time, in key order. */
+  /** The entries, some at a time, in key order. */
   async *entries(): AsyncGenerator<LayerEntry[]> {
     for (let frame = await this.#peek(); frame; frame = await this.#peek()) {
       const { kind, content } = frame;
       this.#next = undefined;
-      if (kind === "entries") yield parsed(this.document, () => parseEntries(content));
+      if (kind !== "entries") continue;
+      const batches = parseEntries(content);
+      for (;;) {
+        const { value, done } = parsed(this.document, () => batches.next());
+        if (done) break;
+        yield value;
+      }
     }
   }
 
