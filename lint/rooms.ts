@@ -52,7 +52,7 @@ export const rooms: Readonly<Record<string, Room>> = {
   },
   analysis: {
     rooms: [...base, "db", "oci", "layer", "catalogers", "objects", "images"],
-    node: ["crypto", "events", "fs", "os", "stream", "stream/promises", "v8", "worker_threads"],
+    node: ["crypto", "events", "fs", "os", "path", "stream", "stream/promises", "v8", "worker_threads"],
     packages: ["kysely", "piscina"],
   },
   migration: { rooms: [...base, "db", "objects"], node: [], packages: ["kysely"] },

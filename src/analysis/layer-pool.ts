@@ -1,5 +1,6 @@
 import { once } from "node:events";
 import { availableParallelism } from "node:os";
+import { extname } from "node:path";
 import type { Readable } from "node:stream";
 import { setFlagsFromString } from "node:v8";
 import { MessageChannel, type MessagePort, type Worker } from "node:worker_threads";
@@ -12,9 +13,11 @@ import type { ImageLayer, LayerSource } from "../oci/index.ts";
 import { type Call, throwIfAborted } from "../runtime/index.ts";
 import { fingerprintOf } from "./fingerprint.ts";
 import { chunkBytesMax, type FromWorker, type LayerTask, type LayerTaskResult, type ToWorker } from "./layer-task.ts";
-import { layerWorkerUrl } from "./layer-worker.ts";
 import { ReadAhead } from "./read-ahead.ts";
 import { Budget } from "./turns.ts";
+
+/** Where threads find their module: in the sources, and in the compiled program, which keeps that name. */
+const layerWorkerUrl = new URL(`../analysis/layer-worker${extname(import.meta.url)}`, import.meta.url).href;
 
 /** An analysed layer; its document lies in `output`, an open spill that the taker closes. */
 export interface AnalyzedLayer extends LayerAnalysis, Disposable {

@@ -15,9 +15,6 @@ import {
   type ToWorker,
 } from "./layer-task.ts";
 
-/** Where a worker finds this module, in the sources and compiled alike. */
-export const layerWorkerUrl = import.meta.url;
-
 /** Analyses one layer in this worker thread. */
 export default async function runLayerTask(task: LayerTask): Promise<LayerTaskResult> {
   const { expected, fingerprint, limits, scratch, output, file, port } = task;
