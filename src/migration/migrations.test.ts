@@ -331,7 +331,8 @@ describe("honesty", () => {
   });
 
   test("a cancelled one leaves a mix that reads, and nothing unexplained", async () => {
-    await fill({ workingSet: database }, 300);
+    // More than all batches that are at work at once.
+    await fill({ workingSet: database }, 600);
     await using both = await open({ workingSet: database }, { workingSet: files("one") });
     const id = await both.migrations.plan(await both.order(), "test", call);
     const abort = new AbortController();
@@ -347,12 +348,12 @@ describe("honesty", () => {
     expect(status.state).toBe("cancelled");
     expect(status.counts.done.objects).toBeGreaterThan(0);
     expect(status.counts.abandoned.objects).toBeGreaterThan(0);
-    await expectAllReadable(both.store, 300);
+    await expectAllReadable(both.store, 600);
     while ((await both.store.reap(1000, call)).isMoreLeft) {
       // until nothing is left
     }
     const { backends } = await both.store.usage(true, call);
-    expect(backends.reduce((sum, { held }) => sum + (held?.blobs ?? 0), 0)).toBe(300);
+    expect(backends.reduce((sum, { held }) => sum + (held?.blobs ?? 0), 0)).toBe(600);
   });
 
   test("an overwrite and a delete during the copy win", async () => {

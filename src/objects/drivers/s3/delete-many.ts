@@ -2,7 +2,7 @@ import { DeleteObjectsCommand } from "@aws-sdk/client-s3";
 import type { Call } from "../../../runtime/index.ts";
 import type { PhysicalKey } from "../../driver.ts";
 import type { Connection } from "./connection.ts";
-import { keyOf, objectOf, requestFor } from "./requests.ts";
+import { keyOf, objectOf, requestFor, withContentMd5 } from "./requests.ts";
 
 /** S3's own limit. */
 const objectsMax = 1000;
@@ -21,7 +21,7 @@ export async function deleteMany(
     // Not quiet: what an answer does not name may have been left out by a server that knows half of this.
     const command = new DeleteObjectsCommand({ Bucket: bucket, Delete: { Objects, Quiet: false } });
     const answer = await connection.send(
-      (client, options) => client.send(command, options),
+      (client, options) => client.send(withContentMd5(command), options),
       requestFor("delete"),
       call,
     );

@@ -70,6 +70,17 @@ export function withContentDigest<C extends Hookable>(command: C, digest: Buffer
   return command;
 }
 
+/** With the older digest of its body, which some servers still ask for; the SDK sends a newer one only. */
+export function withContentMd5<C extends Hookable>(command: C): C {
+  const hook = (next: (args: HookArguments) => unknown) => (args: HookArguments) => {
+    const { headers, body } = args.request;
+    if (body !== undefined) headers["content-md5"] = hash("md5", body, "base64");
+    return next(args);
+  };
+  command.middlewareStack.add(hook as never, { step: "build", name: "contentMd5", override: true } as never);
+  return command;
+}
+
 interface HookArguments {
-  readonly request: { readonly headers: Record<string, string> };
+  readonly request: { readonly headers: Record<string, string>; readonly body?: string | Uint8Array };
 }
