@@ -47,7 +47,7 @@ export async function benchMigrate(parameters: readonly string[]): Promise<void>
     args: [...parameters],
     options: {
       only: { type: "string", default: "speed,growth,plan,readers" },
-      concurrency: { type: "string", default: "16" },
+      concurrency: { type: "string", default: "auto" },
       runs: { type: "string", default: "3" },
       scale: { type: "string", default: "1" },
       markdown: { type: "boolean", default: false },

@@ -135,7 +135,7 @@ async function rclone(program: string, { config }: Place): Promise<Partial<Outco
   );
   const atOnce = ["--transfers", "--checkers"].flatMap((flag) => [
     flag,
-    String(concurrency === "auto" ? 16 : concurrency),
+    String(concurrency === "auto" ? 32 : concurrency),
   ]);
   const blindly = [
     "--no-check-dest",
@@ -219,7 +219,7 @@ async function read(places: readonly Place[], readMs: number | undefined): Promi
 async function eachAtOnce(count: number, work: (index: number) => Promise<void>): Promise<void> {
   let next = 0;
   await Promise.all(
-    Array.from({ length: concurrency === "auto" ? 16 : concurrency }, async () => {
+    Array.from({ length: concurrency === "auto" ? 32 : concurrency }, async () => {
       while (next < count) await work(next++);
     }),
   );

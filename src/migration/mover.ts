@@ -20,9 +20,9 @@ export interface MoverOptions {
 /** Moves that are made durable together. Small enough that a crash costs little, large enough that the database is asked seldom. */
 const batchSize = 128;
 /** A batch of large objects ends sooner: a crash costs no more than a second or two of copying. */
-const batchBytesMax = 40 * 1024 * 1024;
-/** Batches at work at once, so that one is copied while another is made durable, and a third deletes what it has left. */
-const lanes = 3;
+const batchBytesMax = 64 * 1024 * 1024;
+/** Batches at work at once, so that one is copied while another is made durable. */
+const lanes = 2;
 
 /** Carries the moves of a migration from state to state. */
 export class Mover {

@@ -1,7 +1,6 @@
 import { type Call, type Clock, RateLimit } from "../runtime/index.ts";
 
-/** Where nobody says how many: at first, and at the most. A backend is not asked to do more at once (see the guard's limit); what waits for it is memory. */
-const autoFirst = 16;
+/** Where nobody says how many. A backend is not asked to do more at once (see the guard's limit); what waits for it is memory. */
 const autoMost = 32;
 
 /** How many copies are at work at once: fewer when a backend asks to slow down, more again by itself. */
@@ -21,7 +20,7 @@ export class Pace {
     this.#clock = clock;
     this.#rate = new RateLimit(clock, bytesPerSecondMax);
     this.#isAdaptive = concurrency === "auto";
-    this.#limit = concurrency === "auto" ? autoFirst : concurrency;
+    this.#limit = concurrency === "auto" ? autoMost : concurrency;
     this.#most = concurrency === "auto" ? autoMost : concurrency;
   }
 
