@@ -20,8 +20,8 @@ export class Pace {
     this.#clock = clock;
     this.#rate = new RateLimit(clock, bytesPerSecondMax);
     this.#isAdaptive = concurrency === "auto";
-    this.#limit = concurrency === "auto" ? autoMost : concurrency;
     this.#most = concurrency === "auto" ? autoMost : concurrency;
+    this.#limit = this.#most;
   }
 
   /** Runs `work` when there is room for it. */
