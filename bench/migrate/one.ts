@@ -42,6 +42,8 @@ export interface Outcome {
 
 const task = JSON.parse(process.argv[2] ?? "{}") as Task;
 const { dataDirectory, load, concurrency } = task;
+/** Of the others, as many as `auto` is for a migration. */
+const copiesAtOnce = concurrency === "auto" ? 32 : concurrency;
 const before = process.cpuUsage();
 const begun = performance.now();
 const processorsBefore = processors();
@@ -133,10 +135,7 @@ async function rclone(program: string, { config }: Place): Promise<Partial<Outco
   await eachAtOnce(load.documents, (index) =>
     writeFile(join(directory.path, String(index)), stream(index, sizeOf(load, index))),
   );
-  const atOnce = ["--transfers", "--checkers"].flatMap((flag) => [
-    flag,
-    String(concurrency === "auto" ? 32 : concurrency),
-  ]);
+  const atOnce = ["--transfers", "--checkers"].flatMap((flag) => [flag, String(copiesAtOnce)]);
   const blindly = [
     "--no-check-dest",
     "--ignore-checksum",
@@ -219,7 +218,7 @@ async function read(places: readonly Place[], readMs: number | undefined): Promi
 async function eachAtOnce(count: number, work: (index: number) => Promise<void>): Promise<void> {
   let next = 0;
   await Promise.all(
-    Array.from({ length: concurrency === "auto" ? 32 : concurrency }, async () => {
+    Array.from({ length: copiesAtOnce }, async () => {
       while (next < count) await work(next++);
     }),
   );

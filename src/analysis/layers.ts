@@ -4,7 +4,7 @@ import { layerRef, markLayerFound } from "../images/index.ts";
 import { type LayerDocument, readSpill } from "../layer/index.ts";
 import type { ObjectStore } from "../objects/index.ts";
 import type { ImageLayer, LayerSource } from "../oci/index.ts";
-import { announce, type Call, type Progress, type ProgressTask, throwIfAborted } from "../runtime/index.ts";
+import { announce, type Call, eachAtOnce, type Progress, type ProgressTask, throwIfAborted } from "../runtime/index.ts";
 import type { AnalyzedLayer, LayerPool } from "./layer-pool.ts";
 import { forgetIfDamaged, lockLayer } from "./lost-documents.ts";
 import type { LayerReport } from "./report.ts";
@@ -200,16 +200,11 @@ export class Layers {
       .map((fetched, at) => ({ fetched, known: found[at] }))
       .filter(({ known }) => known?.isVerified && known.hasDocument);
     const readable: typeof serving = [];
-    const waiting = serving.values();
-    const ask = async () => {
-      for (const each of waiting) {
-        const { known, fetched } = each;
-        const mayRead =
-          known?.isAccessible || (source.isAuthority && (await source.has(fetched.layer.descriptor, call)));
-        if (mayRead) readable.push(each);
-      }
-    };
-    await Promise.all(Array.from({ length: questionsAtOnce }, ask));
+    await eachAtOnce(serving, questionsAtOnce, async (each) => {
+      const { known, fetched } = each;
+      const mayRead = known?.isAccessible || (source.isAuthority && (await source.has(fetched.layer.descriptor, call)));
+      if (mayRead) readable.push(each);
+    });
     // Images of one base come one after the other; the publication of each renews and locks what it stands on.
     const isSettled = ({ known }: (typeof serving)[number]) => known?.isAccessible && known.isJustUsed;
     const renewed = readable.filter((each) => !isSettled(each));

@@ -1,5 +1,5 @@
 import { StowageError } from "../errors/index.ts";
-import type { Call } from "../runtime/index.ts";
+import { type Call, follow } from "../runtime/index.ts";
 import type { AnalyzedLayer } from "./layer-pool.ts";
 
 /** Reads a layer, and tells what was read of its blob. */
@@ -23,16 +23,10 @@ export class ReadAhead implements AsyncDisposable {
 
   /** Goes on with it, as if it began now. Once. */
   async take(onBytes: (bytes: number) => void, call: Call): Promise<AnalyzedLayer> {
-    const stop = () => this.#stop.abort(call.signal.reason);
-    call.signal.addEventListener("abort", stop, { once: true });
-    if (call.signal.aborted) stop();
+    using _following = follow(call.signal, this.#stop);
     onBytes(this.#bytesRead);
     this.#onBytes = onBytes;
-    try {
-      return await this.#analyzed;
-    } finally {
-      call.signal.removeEventListener("abort", stop);
-    }
+    return await this.#analyzed;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

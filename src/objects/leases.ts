@@ -1,6 +1,6 @@
 import type { Database } from "../db/index.ts";
 import { StowageError } from "../errors/index.ts";
-import type { Call } from "../runtime/index.ts";
+import { type Call, follow } from "../runtime/index.ts";
 import { renewLeases } from "./rows/locations.ts";
 import type { ObjectRef } from "./store.ts";
 
@@ -49,12 +49,9 @@ class Lease implements Disposable {
 
   constructor(ref: ObjectRef, call: Call, release: () => void) {
     this.#ref = ref;
-    // `AbortSignal.any` costs several times as much.
-    const abort = () => this.#ended.abort(call.signal.reason);
-    call.signal.addEventListener("abort", abort);
-    if (call.signal.aborted) abort();
+    const following = follow(call.signal, this.#ended);
     this.#release = () => {
-      call.signal.removeEventListener("abort", abort);
+      following[Symbol.dispose]();
       release();
     };
     this.call = { ...call, signal: this.#ended.signal };

@@ -1,9 +1,8 @@
 import type { Database } from "../db/index.ts";
 import { type StowageError, toStowageError } from "../errors/index.ts";
-import { announce, type Call, throwIfAborted } from "../runtime/index.ts";
+import { announce, type Call, eachAtOnce, throwIfAborted } from "../runtime/index.ts";
 import type { Backend, Backends } from "./backends.ts";
 import type { ObjectDriver, PhysicalKey } from "./driver.ts";
-import { eachAtOnce } from "./each-at-once.ts";
 import {
   condemn,
   condemnAtOnce,

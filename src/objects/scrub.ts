@@ -1,10 +1,17 @@
 import { createHash } from "node:crypto";
 import type { Database } from "../db/index.ts";
 import { isCode, messageOf, StowageError, toStowageError } from "../errors/index.ts";
-import { announce, type Call, type Clock, type ProgressTask, RateLimit, throwIfAborted } from "../runtime/index.ts";
+import {
+  announce,
+  type Call,
+  type Clock,
+  eachAtOnce,
+  type ProgressTask,
+  RateLimit,
+  throwIfAborted,
+} from "../runtime/index.ts";
 import type { Backend } from "./backends.ts";
 import type { ObjectDriver, PhysicalKey } from "./driver.ts";
-import { eachAtOnce } from "./each-at-once.ts";
 import { readHeader } from "./envelope-reader.ts";
 import { readThrough } from "./location-reader.ts";
 import { findVersions, type Located, recordDamage } from "./rows/locations.ts";

@@ -32,6 +32,14 @@ export function throwIfAborted(call: Call): void {
   throw reason instanceof StowageError ? reason : new StowageError("INPUT_INTERRUPTED", {}, { cause: reason });
 }
 
+/** Aborts `controller` when `signal` is, until it is disposed of. `AbortSignal.any` costs several times as much. */
+export function follow(signal: AbortSignal, controller: AbortController): Disposable {
+  const abort = () => controller.abort(signal.reason);
+  signal.addEventListener("abort", abort);
+  if (signal.aborted) abort();
+  return { [Symbol.dispose]: () => signal.removeEventListener("abort", abort) };
+}
+
 /** Waits for work that several wait for: an abort ends the waiting, not the work. */
 export async function unlessAborted<T>(work: Promise<T>, call: Call): Promise<T> {
   const aborted = Promise.withResolvers<never>();

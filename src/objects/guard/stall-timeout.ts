@@ -1,5 +1,5 @@
 import { StowageError } from "../../errors/index.ts";
-import type { Call, Clock } from "../../runtime/index.ts";
+import { type Call, type Clock, follow } from "../../runtime/index.ts";
 import { type PhysicalKey, WholeBody } from "../driver.ts";
 import { abortReason } from "./abort-reason.ts";
 import { forward, manyWithin, type PieceDriver, reopened } from "./pieces.ts";
@@ -137,7 +137,7 @@ class StallWatch {
   /** What the driver works under: aborted when it stalls. */
   readonly call: Call;
   readonly #round: Round;
-  readonly #caller: AbortSignal;
+  readonly #following: Disposable;
   readonly #details: About;
   readonly #stop = new AbortController();
   isStalled = false;
@@ -153,11 +153,8 @@ class StallWatch {
   constructor(round: Round, call: Call, details: About) {
     this.#round = round;
     this.#details = details;
-    this.#caller = call.signal;
     this.call = { ...call, signal: this.#stop.signal };
-    // Not `AbortSignal.any`, which costs several times as much.
-    this.#caller.addEventListener("abort", this.#follow);
-    if (this.#caller.aborted) this.#follow();
+    this.#following = follow(call.signal, this.#stop);
     round.add(this);
   }
 
@@ -199,7 +196,7 @@ class StallWatch {
 
   end(): void {
     this.#isWaiting = false;
-    this.#caller.removeEventListener("abort", this.#follow);
+    this.#following[Symbol.dispose]();
     this.#round.delete(this);
   }
 
@@ -215,6 +212,4 @@ class StallWatch {
     // Of an aborted call, the driver has only been given time to clean up: it ends with its own reason.
     this.#fail?.(abortReason(this.call));
   }
-
-  readonly #follow = (): void => this.#stop.abort(this.#caller.reason);
 }

@@ -4,14 +4,15 @@ import { sql } from "kysely";
 import type { Database } from "../../../db/index.ts";
 import { StowageError } from "../../../errors/index.ts";
 import { type Call, throwIfAborted } from "../../../runtime/index.ts";
-import type {
-  BodySource,
-  ByteRange,
-  DoomedBlob,
-  DriverCapabilities,
-  ObjectDriver,
-  PhysicalKey,
-  StoredBlob,
+import {
+  type BodySource,
+  type ByteRange,
+  type DoomedBlob,
+  type DriverCapabilities,
+  type ObjectDriver,
+  type PhysicalKey,
+  type StoredBlob,
+  WholeBody,
 } from "../../driver.ts";
 import { BlobWriter, chunkBytes, deleteBlob, deleteBlobs } from "./blob-writer.ts";
 
@@ -105,8 +106,8 @@ export class DatabaseDriver implements ObjectDriver {
     }
     const first = range?.first ?? 0;
     const end = Math.min(sizeBytes, range === undefined ? sizeBytes : range.last + 1);
-    if (!stride || first >= end) return Readable.from([], { objectMode: false });
-    if (whole) return Readable.from([whole.subarray(first, end)], { objectMode: false });
+    if (!stride || first >= end) return new WholeBody(Buffer.alloc(0));
+    if (whole) return new WholeBody(whole.subarray(first, end));
     return Readable.from(this.#chunks(key, stride, first, end, call), { objectMode: false, highWaterMark: stride });
   }
 

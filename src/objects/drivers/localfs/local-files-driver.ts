@@ -1,8 +1,16 @@
 import { constants } from "node:fs";
-import { addAbortSignal, Readable } from "node:stream";
+import { addAbortSignal, type Readable } from "node:stream";
 import { StowageError } from "../../../errors/index.ts";
 import { announce, type Call, throwIfAborted } from "../../../runtime/index.ts";
-import type { BodySource, ByteRange, DriverCapabilities, ObjectDriver, PhysicalKey, StoredBlob } from "../../driver.ts";
+import {
+  type BodySource,
+  type ByteRange,
+  type DriverCapabilities,
+  type ObjectDriver,
+  type PhysicalKey,
+  type StoredBlob,
+  WholeBody,
+} from "../../driver.ts";
 import { Directories, type DirectoryOptions, ensureRoot } from "./directories.ts";
 import { type FileCalls, type OpenFile, realFileCalls, realFileCallsIn, shortBytesMax } from "./file-calls.ts";
 import { type Attempt, attempt, driverName, errnoOf } from "./file-failure.ts";
@@ -116,7 +124,7 @@ class LocalFilesDriver implements ObjectDriver {
       const bytes = await attempt(what, () => readShort(file, extent));
       throwIfAborted(call);
       file.close().catch(() => {}); // nothing was written, so nothing can be lost
-      return streamOf(bytes);
+      return new WholeBody(bytes);
     } catch (error) {
       await file.close();
       throw error;
@@ -271,13 +279,6 @@ class LocalFilesDriver implements ObjectDriver {
       for (const path of [one, two]) await this.#files.unlink(path).catch(() => {}); // the probe's answer stands
     }
   }
-}
-
-function streamOf(bytes: Buffer): Readable {
-  const stream = new Readable({ read() {} });
-  if (bytes.length > 0) stream.push(bytes);
-  stream.push(null);
-  return stream;
 }
 
 function about(operation: Attempt["operation"]) {

@@ -1,6 +1,7 @@
 import { createRequire } from "node:module";
 import { Readable } from "node:stream";
 import type { Dispatcher, Agent as UndiciAgent } from "undici";
+import { WholeBody } from "../../driver.ts";
 
 /** Not by undici's main module, which brings fetch, web sockets, caches and mocks besides: they take 10 MB. */
 const Agent = createRequire(import.meta.url)("undici/lib/dispatcher/agent.js") as typeof UndiciAgent;
@@ -96,9 +97,7 @@ export class Http {
 
 /** As the SDK reads it: the body is a stream, whatever its length. */
 export function responseOf({ statusCode, headers, body }: Answer) {
-  const stream =
-    body instanceof Readable ? body : Readable.from(body.length === 0 ? [] : [body], { objectMode: false });
-  return { statusCode, headers: singleValues(headers), body: stream };
+  return { statusCode, headers: singleValues(headers), body: body instanceof Readable ? body : new WholeBody(body) };
 }
 
 interface SdkRequest {
