@@ -9,7 +9,9 @@ declare module "s3rver" {
       readonly vhostBuckets: boolean;
     });
     readonly middleware: unknown[];
-    readonly store: object;
+    readonly store: {
+      putMetadata(bucket: string, key: string, metadata: unknown, md5: string): Promise<void>;
+    };
     readonly httpServer: import("node:http").Server;
     run(): Promise<{ readonly port: number }>;
     close(): Promise<void>;

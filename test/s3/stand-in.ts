@@ -1,6 +1,9 @@
-import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+import type { Readable } from "node:stream";
+import { buffer } from "node:stream/consumers";
 import S3rver from "s3rver";
 
 /** An S3 server within the test, from npm alone. */
@@ -17,7 +20,17 @@ interface Context {
   body: unknown;
 }
 
-/** s3rver with what it lacks for the driver: it knows neither how to abort a multipart upload nor how to list them, and concurrent deletes make it fail. */
+interface NewObject {
+  readonly bucket: string;
+  readonly key: string;
+  readonly content: Buffer | Readable;
+  readonly metadata: unknown;
+}
+
+/**
+ * s3rver with what it lacks for the driver: it knows neither how to abort a multipart upload nor how to list them, concurrent deletes make it fail, and it
+ * answers a put before the object's file is there.
+ */
 export async function startStandIn(): Promise<StandIn> {
   const directory = await mkdtemp(join(tmpdir(), "stowage-s3rver-"));
   const server = new S3rver({ port: 0, address: "127.0.0.1", directory, silent: true, vhostBuckets: false });
@@ -36,12 +49,24 @@ export async function startStandIn(): Promise<StandIn> {
       );
     } else await next();
   });
-  Object.assign(server.store, {
+  const fileOf = (bucket: string, key: string, kind: string) => join(directory, bucket, `${key}._S3rver_${kind}`);
+  const { store } = server;
+  Object.assign(store, {
+    // Its own makes the file after the answer: a deletion that comes before then finds nothing, and the object appears.
+    async putObject({ bucket, key, content, metadata }: NewObject) {
+      const bytes = Buffer.isBuffer(content) ? content : await buffer(content);
+      const file = fileOf(bucket, key, "object");
+      await mkdir(dirname(file), { recursive: true });
+      await writeFile(file, bytes);
+      const md5 = createHash("md5").update(bytes).digest("hex");
+      await store.putMetadata(bucket, key, metadata, md5);
+      return { size: bytes.length, md5 };
+    },
     // Its own removes directories that a put beside it has just made.
     async deleteObject(bucket: string, key: string) {
-      const path = join(directory, bucket, key);
-      for (const kind of ["object", "object.md5", "metadata.json"])
-        await rm(`${path}._S3rver_${kind}`, { force: true });
+      for (const kind of ["object", "object.md5", "metadata.json"]) {
+        await rm(fileOf(bucket, key, kind), { force: true });
+      }
     },
   });
   const { port } = await server.run();
