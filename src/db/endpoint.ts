@@ -4,6 +4,7 @@ import pg, { type ClientConfig, type PoolClient } from "pg";
 import { type Call, throwIfAborted } from "../runtime/index.ts";
 import { type BinaryRow, BinaryRowsQuery } from "./binary-rows.ts";
 import { isComingOrGoing, toConnectFailure, toStatementFailure } from "./failures.ts";
+import { sendLongParametersUncopied } from "./long-parameters.ts";
 
 /** Where a database is, in `pg`'s terms. */
 export interface Endpoint {
@@ -55,6 +56,7 @@ function clientClass(endpoint: Endpoint): typeof pg.Client {
     constructor(config?: string | ClientConfig) {
       const connectionTimeoutMillis = endpoint.connectTimeoutMs ?? CONNECT_TIMEOUT_MS;
       super({ ...(typeof config === "object" ? config : {}), ...endpoint.client, types, connectionTimeoutMillis });
+      sendLongParametersUncopied(this.connection);
     }
   };
 }

@@ -65,6 +65,25 @@ export function engineSuite(name: string, start: () => Promise<EngineUnderTest>)
         expect(rows).toEqual([{ bytes, text, time, json }]);
       });
 
+      test("long bytes go beside short ones, nothing and text, time after time, and after a failure", async () => {
+        await using one = await openDatabase(engine.location, { connectionsMax: 1 }, call);
+        const long = randomBytes(200_000);
+        const send = async (divisor: number) => {
+          const fields = sql`${long}::bytea as long, ${null}::bytea as nothing, ${"text"}::text as text,
+            ${Buffer.alloc(0)}::bytea as none, ${long.subarray(5, 100_005)}::bytea as part, 6 / ${divisor}::integer as quotient`;
+          return (await sql`select ${fields}`.execute(one.sql)).rows;
+        };
+        const sent = { long, nothing: null, text: "text", none: Buffer.alloc(0), part: long.subarray(5, 100_005) };
+        for (let times = 1; times <= 6; times++) {
+          expect(await send(times)).toEqual([{ ...sent, quotient: Math.floor(6 / times) }]);
+          await expect(send(0)).rejects.toMatchObject({ code: "DB_FAILED" });
+        }
+        expect((await Promise.all([send(2), send(3)])).flat()).toEqual([
+          { ...sent, quotient: 3 },
+          { ...sent, quotient: 2 },
+        ]);
+      });
+
       test("long bytes come in binary form: several rows, no bytes, and nothing", async () => {
         const rows = await database.binaryRows(`
           select n::bigint, case when n > 1 then decode(repeat('00ff', n * 100000), 'hex') end, ''::bytea

@@ -16,6 +16,9 @@ interface Chunk {
   readonly sha256: Buffer;
 }
 
+/** Told of bytes that the server has, and that nothing here looks at any more. */
+export type OnStored = (bytes: Buffer) => void;
+
 /**
  * Writes one blob. A connection is taken for each batch of chunks and given back, never held while the body is waited for: a body may itself be read
  * from this database, and would wait for ever once as many puts as there are connections had begun.
@@ -34,14 +37,16 @@ interface Chunk {
 export class BlobWriter {
   readonly #database: Database;
   readonly #key: PhysicalKey;
+  readonly #onStored: OnStored;
   #batch: Chunk[] = [];
   #position = 0;
   #isClaimed = false;
   #sending: Promise<void> = Promise.resolve();
 
-  constructor(database: Database, key: PhysicalKey) {
+  constructor(database: Database, key: PhysicalKey, onStored: OnStored = () => {}) {
     this.#database = database;
     this.#key = key;
+    this.#onStored = onStored;
   }
 
   /** Takes the next chunk. Waits while a batch is being sent and another is complete. */
@@ -87,6 +92,7 @@ export class BlobWriter {
       for (const { position, sha256 } of batch) {
         if (!digests.get(position)?.equals(sha256)) throw this.#failure(`chunk ${position} arrived damaged`);
       }
+      for (const { bytes } of batch) this.#onStored(bytes);
     }
   }
 

@@ -48,7 +48,7 @@ export class DatabaseDriver implements ObjectDriver {
   }
 
   async put(key: PhysicalKey, body: BodySource, call: Call): Promise<StoredBlob> {
-    const writer = new BlobWriter(this.#database, key);
+    const writer = new BlobWriter(this.#database, key, body.bytes === undefined ? freeAtOnce : undefined);
     try {
       throwIfAborted(call);
       if (body.bytes !== undefined) return await this.#putWhole(writer, key, body.bytes, body.sha256);
@@ -202,19 +202,28 @@ function hexOf(key: PhysicalKey): string {
   return key;
 }
 
-/** The stream in pieces of `size` bytes; the last may be shorter. */
+/** The stream in pieces of `size` bytes, each with its memory for itself; the last may be shorter. */
 async function* fixedChunks(body: Readable, size: number): AsyncGenerator<Buffer> {
-  let parts: Buffer[] = [];
+  let chunk = Buffer.allocUnsafeSlow(size);
   let length = 0;
   for await (const piece of body) {
-    parts.push(piece as Buffer);
-    length += (piece as Buffer).length;
-    if (length < size) continue;
-    const joined = Buffer.concat(parts, length);
-    let at = 0;
-    for (; at + size <= length; at += size) yield joined.subarray(at, at + size);
-    parts = at < length ? [joined.subarray(at)] : [];
-    length -= at;
+    for (let at = 0; at < (piece as Buffer).length; ) {
+      const copied = (piece as Buffer).copy(chunk, length, at);
+      at += copied;
+      length += copied;
+      if (length < size) continue;
+      yield chunk;
+      chunk = Buffer.allocUnsafeSlow(size);
+      length = 0;
+    }
   }
-  if (length > 0) yield Buffer.concat(parts, length);
+  if (length > 0) yield chunk.subarray(0, length);
+}
+
+/**
+ * Gives back the memory of a chunk that was sent. Left to the garbage collector, which sees few objects and no hurry, the chunks of a large blob would be
+ * many times what is at work.
+ */
+function freeAtOnce({ buffer }: Buffer): void {
+  if (buffer instanceof ArrayBuffer) buffer.transfer(0);
 }
