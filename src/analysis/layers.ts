@@ -1,7 +1,7 @@
 import type { Database } from "../db/index.ts";
 import { StowageError } from "../errors/index.ts";
 import { layerRef, markLayerFound } from "../images/index.ts";
-import { type LayerDocument, readSpill } from "../layer/index.ts";
+import { type LayerDocument, readSpill, streamSpill } from "../layer/index.ts";
 import type { ObjectStore } from "../objects/index.ts";
 import type { ImageLayer, LayerSource } from "../oci/index.ts";
 import { announce, type Call, eachAtOnce, type Progress, type ProgressTask, throwIfAborted } from "../runtime/index.ts";
@@ -177,7 +177,9 @@ export class Layers {
       return processed;
     }
     keptOpen.use(analyzed);
-    return { ...processed, document: { name: `document of layer ${analyzed.facts.diffId}`, open: openerOf(analyzed) } };
+    const { output, documentBytes, facts } = analyzed;
+    const open = async () => readSpill(output, documentBytes);
+    return { ...processed, document: { name: `document of layer ${facts.diffId}`, open } };
   }
 
   /**
@@ -248,7 +250,8 @@ export class Layers {
       throw new StowageError("INTERNAL_FAILURE", { reason: "a document of another layer" });
     }
     announce("analysis layer read", { layerKey: key });
-    const body = { open: openerOf(analyzed), sizeBytes: analyzed.documentBytes };
+    const { output, documentBytes } = analyzed;
+    const body = { open: async () => streamSpill(output, documentBytes), sizeBytes: documentBytes };
     const staged = await this.#store.stage(layerRef(key), body, call);
     await this.#database.transaction(async (tx) => {
       await this.#store.publish(tx, [staged]);
@@ -272,10 +275,6 @@ export class Layers {
 /** A processed layer with its document as long as it is open; whoever takes it closes it. */
 interface MadeLayer extends ProcessedLayer {
   readonly analyzed?: AnalyzedLayer;
-}
-
-function openerOf({ output, documentBytes }: AnalyzedLayer) {
-  return async () => readSpill(output, documentBytes);
 }
 
 function isFetched(layer: KeyedLayer): layer is FetchedLayer {

@@ -1,5 +1,6 @@
 import type { Limits } from "../config/index.ts";
 import { messageOf, StowageError } from "../errors/index.ts";
+import { freeBytes } from "./bytes.ts";
 import { ContentDigester, KeptContents } from "./content.ts";
 import { EntriesWriter, type LayerFacts, LinesWriter, layerDocumentMagic } from "./document.ts";
 import type { EntryType, LayerNode } from "./entry.ts";
@@ -221,10 +222,12 @@ class Sections {
     const parts: { offset: number; length: number }[] = [];
     this.#parts.set(section, parts);
     return (frame) => {
+      const { length } = frame;
       const offset = this.#spill.append(frame);
+      freeBytes(frame);
       const last = parts.at(-1);
-      if (last !== undefined && last.offset + last.length === offset) last.length += frame.length;
-      else parts.push({ offset, length: frame.length });
+      if (last !== undefined && last.offset + last.length === offset) last.length += length;
+      else parts.push({ offset, length });
     };
   }
 

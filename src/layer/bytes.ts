@@ -114,3 +114,49 @@ export class ByteReader {
     return this.raw(this.varint());
   }
 }
+
+/** Bytes that come in pieces and are read in other ones, in a buffer that is used again. */
+export class ByteQueue {
+  #buffer: Buffer = Buffer.allocUnsafeSlow(0);
+  #start = 0;
+  #end = 0;
+
+  get length(): number {
+    return this.#end - this.#start;
+  }
+
+  /** Takes a copy. */
+  add(bytes: Buffer): void {
+    const length = this.length + bytes.length;
+    if (this.#end + bytes.length > this.#buffer.length) {
+      const isEnough = length <= this.#buffer.length;
+      const target = isEnough ? this.#buffer : Buffer.allocUnsafeSlow(Math.max(2 * this.#buffer.length, length));
+      this.#buffer.copy(target, 0, this.#start, this.#end);
+      if (!isEnough) freeBytes(this.#buffer);
+      this.#buffer = target;
+      this.#end = this.length;
+      this.#start = 0;
+    }
+    this.#end += bytes.copy(this.#buffer, this.#end);
+  }
+
+  /** The next `count` bytes, of which there must be so many; valid until more are added. */
+  peek(count: number): Buffer {
+    return this.#buffer.subarray(this.#start, this.#start + count);
+  }
+
+  /** As {@link peek}; they are read. */
+  take(count: number): Buffer {
+    const taken = this.peek(count);
+    this.#start += count;
+    return taken;
+  }
+}
+
+/**
+ * Frees memory at once, if it was allocated as a whole of `allocatedBytes`: all that refers to it is empty from then on. Left to the collector, large
+ * buffers pile up, for it runs as small objects come.
+ */
+export function freeBytes({ buffer, length }: Buffer, allocatedBytes = length): void {
+  if (buffer.byteLength === allocatedBytes && allocatedBytes > 0 && buffer instanceof ArrayBuffer) buffer.transfer(0);
+}

@@ -143,6 +143,7 @@ interface StoredFinding {
 export interface LayerDocument {
   /** For messages. */
   readonly name: string;
+  /** A piece need be valid only until the next one is asked for. */
   open(): Promise<AsyncIterable<Buffer>>;
 }
 

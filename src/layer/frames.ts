@@ -1,5 +1,6 @@
 import { constants, crc32, zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { StowageError } from "../errors/index.ts";
+import { ByteQueue, freeBytes } from "./bytes.ts";
 
 /**
  * The container of stowage's documents: eight bytes of magic, then frames, each with a kind and zstd-compressed content that carries its own
@@ -12,6 +13,7 @@ export type FrameKind = keyof typeof frameKinds;
 
 export interface Frame {
   readonly kind: FrameKind;
+  /** Valid until the next frame is asked for. */
   readonly content: Buffer;
 }
 
@@ -22,21 +24,32 @@ const kindsByNumber: ReadonlyMap<number, FrameKind> = new Map(
   Object.entries(frameKinds).map(([kind, number]) => [number, kind as FrameKind]),
 );
 
+/**
+ * What zlib returns lies in a buffer of the size that it was told, and each call leaves that to the collector, which runs when small objects have filled
+ * the heap, not large buffers. So it is told a size that one buffer suffices for, and the buffer is freed at once.
+ */
+const zlibBufferBytesMin = 16 * 1024;
+
+/** The frame has its memory for itself. */
 export function encodeFrame(kind: FrameKind, content: Buffer): Buffer {
+  // Less than the compressor's bound: with more it would cut its blocks elsewhere, and the same content must give the same bytes.
+  const chunkSize = Math.max(zlibBufferBytesMin, content.length);
   const stored = zstdCompressSync(content, {
+    chunkSize,
     params: { [constants.ZSTD_c_compressionLevel]: 3, [constants.ZSTD_c_checksumFlag]: 1 },
   });
-  const frame = Buffer.allocUnsafe(headBytes + stored.length);
+  const frame = Buffer.allocUnsafeSlow(headBytes + stored.length);
   frame[0] = frameKinds[kind];
   frame.writeUInt32LE(content.length, 1);
   frame.writeUInt32LE(stored.length, 5);
   frame.writeUInt32LE(crc32(frame.subarray(0, 9)), 9);
   stored.copy(frame, headBytes);
+  freeBytes(stored, chunkSize);
   return frame;
 }
 
 /**
- * The frames of a document, up to and without `end`.
+ * The frames of a document, up to and without `end`. A piece of the body is not looked at any more when the next one is asked for.
  * @throws StowageError `LAYER_DOCUMENT_INVALID`
  */
 export async function* readFrames(body: AsyncIterable<Buffer>, magic: string, document: string): AsyncGenerator<Frame> {
@@ -44,34 +57,26 @@ export async function* readFrames(body: AsyncIterable<Buffer>, magic: string, do
     new StowageError("LAYER_DOCUMENT_INVALID", { document, reason }, cause === undefined ? {} : { cause });
   let state: "magic" | "frames" | "ended" = "magic";
   let needed = magic.length;
-  let parts: Buffer[] = [];
-  let length = 0;
-  for await (const chunk of body) {
-    parts.push(chunk);
-    length += chunk.length;
-    while (state !== "ended" && length >= needed) {
-      const bytes: Buffer = parts.length === 1 ? (parts[0] as Buffer) : Buffer.concat(parts);
-      let used = 0;
+  const bytes = new ByteQueue();
+  for await (const piece of body) {
+    bytes.add(piece);
+    while (state !== "ended" && bytes.length >= needed) {
       if (state === "magic") {
-        if (bytes.toString("latin1", 0, magic.length) !== magic) throw invalid("it is no such document");
+        if (bytes.take(needed).toString("latin1") !== magic) throw invalid("it is no such document");
         state = "frames";
-        used = magic.length;
         needed = headBytes;
-      } else {
-        const head = readHead(bytes, invalid);
-        needed = headBytes + head.storedBytes;
-        if (length >= needed) {
-          used = needed;
-          needed = headBytes;
-          if (head.kind === "end") state = "ended";
-          else yield { kind: head.kind, content: decode(bytes.subarray(headBytes, used), head.contentBytes, invalid) };
-        }
+        continue;
       }
-      parts = used === length ? [] : [bytes.subarray(used)];
-      length -= used;
+      const head = readHead(bytes.peek(headBytes), invalid);
+      needed = headBytes + head.storedBytes;
+      if (bytes.length < needed) continue;
+      const stored = bytes.take(needed).subarray(headBytes);
+      needed = headBytes;
+      if (head.kind === "end") state = "ended";
+      else yield* decoded(head.kind, stored, head.contentBytes, invalid);
     }
     // The body is read to its very end, since that is where its reader checks the digest.
-    if (state === "ended" && length > 0) throw invalid("bytes follow its end");
+    if (state === "ended" && bytes.length > 0) throw invalid("bytes follow its end");
   }
   if (state !== "ended") throw invalid("it ends early");
 }
@@ -88,9 +93,17 @@ function readHead(bytes: Buffer, invalid: Invalid): { kind: FrameKind; contentBy
   return { kind, contentBytes, storedBytes };
 }
 
-function decode(stored: Buffer, contentBytes: number, invalid: Invalid): Buffer {
+function* decoded(kind: FrameKind, stored: Buffer, contentBytes: number, invalid: Invalid): Generator<Frame> {
+  // One byte more than there should be: a buffer that is full makes zlib begin another.
+  const chunkSize = Math.max(zlibBufferBytesMin, contentBytes + 1);
+  const content = decode(stored, contentBytes, chunkSize, invalid);
+  yield { kind, content };
+  freeBytes(content, chunkSize);
+}
+
+function decode(stored: Buffer, contentBytes: number, chunkSize: number, invalid: Invalid): Buffer {
   try {
-    const content = zstdDecompressSync(stored, { maxOutputLength: Math.max(1, contentBytes) });
+    const content = zstdDecompressSync(stored, { chunkSize, maxOutputLength: Math.max(1, contentBytes) });
     if (content.length !== contentBytes) throw new RangeError("a frame's content has another length");
     return content;
   } catch (error) {

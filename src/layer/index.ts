@@ -36,4 +36,4 @@ export { type MergedEntry, type MergeLayer, mergeLayers } from "./merge.ts";
 export { type Note, type NoteCode, NoteList } from "./notes.ts";
 export { type PathKey, parsePathText, pathText } from "./path.ts";
 export { bytesToText, decodePathText } from "./path-text.ts";
-export { closeSpill, openSpill, readSpill } from "./spill.ts";
+export { closeSpill, openSpill, readSpill, streamSpill } from "./spill.ts";

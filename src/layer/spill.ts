@@ -2,7 +2,9 @@ import { randomBytes } from "node:crypto";
 import { closeSync, constants, openSync, read, readSync, unlinkSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { Readable } from "node:stream";
+import { promisify } from "node:util";
 import { StowageError, temporaryFailure } from "../errors/index.ts";
+import { freeBytes } from "./bytes.ts";
 
 /**
  * Temporary bytes outside memory: a file without a name. It is unlinked as soon as it is open, so that nothing is left whatever ends the
@@ -100,13 +102,30 @@ export class Spill {
   }
 }
 
+const pieceBytes = 256 * 1024;
+
+/** The first `sizeBytes` of a spill, in pieces that are valid until the next one is asked for; the descriptor stays open. */
+export async function* readSpill(descriptor: number, sizeBytes: number): AsyncGenerator<Buffer> {
+  const buffer = Buffer.allocUnsafeSlow(Math.min(pieceBytes, sizeBytes));
+  for (let offset = 0; offset < sizeBytes; ) {
+    const length = Math.min(pieceBytes, sizeBytes - offset);
+    const { bytesRead } = await readAsync(descriptor, buffer, 0, length, offset);
+    if (bytesRead === 0) throw new Error("a spill is shorter than what was written to it");
+    offset += bytesRead;
+    yield buffer.subarray(0, bytesRead);
+  }
+  freeBytes(buffer);
+}
+
+const readAsync = promisify(read);
+
 /** The first `sizeBytes` of a spill as a stream; the descriptor stays open. */
-export function readSpill(descriptor: number, sizeBytes: number): Readable {
+export function streamSpill(descriptor: number, sizeBytes: number): Readable {
   let offset = 0;
   return new Readable({
-    highWaterMark: 512 * 1024,
+    highWaterMark: 2 * pieceBytes,
     read() {
-      const length = Math.min(256 * 1024, sizeBytes - offset);
+      const length = Math.min(pieceBytes, sizeBytes - offset);
       if (length <= 0) {
         this.push(null);
         return;
