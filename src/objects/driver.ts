@@ -1,4 +1,5 @@
 import { Readable } from "node:stream";
+import type { RawBuilder } from "kysely";
 import type { ZodType } from "zod";
 import type { Database } from "../db/index.ts";
 import type { Call } from "../runtime/index.ts";
@@ -66,9 +67,29 @@ export interface ByteRange {
   readonly last: number;
 }
 
+/** A short blob that is in memory. */
+export interface WholeBlob {
+  readonly key: PhysicalKey;
+  readonly bytes: Buffer;
+  readonly sha256: Buffer;
+}
+
+/** Puts as a part of a statement of the store's, where blobs lie in the database that has its rows: they are there with these or not at all. */
+export interface StatementPuts {
+  /** What is longer is put by `put`. */
+  readonly bytesMax: number;
+  /**
+   * Common table expressions that put blobs under new keys. Before them stands `permit`: where it has no row, nothing is put. The last of them,
+   * `stored (physical_key)`, has the keys of what was put; what has arrived with another SHA-256 than the given one, as the server computes it, was not.
+   */
+  expressions(blobs: readonly WholeBlob[]): RawBuilder<unknown>;
+}
+
 /** Bytes by physical key. Knows no objects, codecs or pointers. */
 export interface ObjectDriver extends AsyncDisposable {
   readonly name: string;
+  /** Only where a backend can do that. */
+  readonly statementPuts?: StatementPuts;
   /** What the backend really does: found out once, by trying where its word can't be trusted, then remembered. */
   capabilities(call: Call): Promise<DriverCapabilities>;
   /**

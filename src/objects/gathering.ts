@@ -1,3 +1,6 @@
+/** Objects that one statement of the store's own is about. */
+export const gatheredMax = 100;
+
 interface Asked<Item, Answer> {
   readonly item: Item;
   resolve(answer: Answer): void;

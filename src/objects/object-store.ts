@@ -1,18 +1,13 @@
-import { randomUUID } from "node:crypto";
 import { Readable } from "node:stream";
 import type { Database, Transaction } from "../db/index.ts";
 import { isCode, StowageError } from "../errors/index.ts";
 import { announce, type Call } from "../runtime/index.ts";
 import { type BackendSections, Backends, describeBackend } from "./backends.ts";
-import type { Codec } from "./codec.ts";
 import { Copies } from "./copies.ts";
-import { Digester } from "./digester.ts";
-import type { ObjectDriver, PhysicalKey } from "./driver.ts";
-import { formatHeader } from "./envelope.ts";
-import { Gathering } from "./gathering.ts";
-import { Leases, leaseLost } from "./leases.ts";
+import type { ObjectDriver } from "./driver.ts";
+import { Gathering, gatheredMax } from "./gathering.ts";
+import { leaseLost } from "./leases.ts";
 import { readShort, readThrough } from "./location-reader.ts";
-import { createPhysicalKey } from "./physical-key.ts";
 import { reap } from "./reaper.ts";
 import { objectsByBackend, readBackends } from "./rows/backends.ts";
 import { type CompactionReport, compact } from "./rows/compact.ts";
@@ -20,20 +15,17 @@ import { readRedirects } from "./rows/copies.ts";
 import {
   findCopies,
   findVersions,
-  type IntendedLocation,
-  insertPending,
   type Located,
   makeLive,
-  type Proof,
   publishLocation,
   recordDamage,
-  recordProofs,
   removePointer,
   switchPointer,
 } from "./rows/locations.ts";
 import { type Reclaimable, reclaimable } from "./rows/reaper.ts";
 import type { ScrubOptions, ScrubReport } from "./scrub.ts";
 import { shortBytesMax } from "./short-bytes.ts";
+import { Staging } from "./staging.ts";
 import type {
   Elsewhere,
   ObjectBody,
@@ -47,7 +39,6 @@ import type {
 } from "./store.ts";
 import { readUsage, type UsageReport } from "./usage.ts";
 import { verifiedContent, WrongBytes } from "./verified-body.ts";
-import { shortBytesOf, type Written, writtenBody, writtenBytes } from "./written-body.ts";
 
 export interface ObjectStoreOptions {
   readonly database: Database;
@@ -72,18 +63,13 @@ export async function openObjectStore(
   return new LocatedObjectStore(options, await Backends.open(options.database, options.sections, guard));
 }
 
-/** Objects that one statement of the store's own is about. */
-const gatheredMax = 100;
-
 class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposable {
   readonly #database: Database;
   readonly #retireGraceSeconds: number;
-  readonly #leases: Leases;
   readonly #lateSeconds: number;
   readonly #isAlone: boolean;
   readonly #backends: Backends;
-  readonly #intents: Gathering<IntendedLocation, { readonly id: number; readonly backendId: number }>;
-  readonly #proofs: Gathering<Proof, boolean>;
+  readonly #staging: Staging;
   readonly #versions: Gathering<ObjectRef, (ObjectVersion & Located) | undefined>;
   readonly copies: Copies;
 
@@ -93,15 +79,7 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
     this.#retireGraceSeconds = options.retireGraceSeconds ?? 900;
     this.#lateSeconds = options.lateSeconds ?? 900;
     this.#isAlone = options.isAlone ?? false;
-    const leaseSeconds = options.leaseSeconds ?? 300;
-    this.#leases = new Leases(options.database, leaseSeconds);
-    this.#intents = new Gathering(gatheredMax, (wanted) =>
-      insertPending(this.#database, wanted, this.#backends.own, leaseSeconds),
-    );
-    this.#proofs = new Gathering(gatheredMax, async (proofs) => {
-      const pending = await recordProofs(this.#database, proofs, leaseSeconds);
-      return proofs.map(({ locationId }) => pending.has(locationId));
-    });
+    this.#staging = new Staging(options.database, backends, options.leaseSeconds ?? 300);
     this.#versions = new Gathering(gatheredMax, (refs) => findVersions(this.#database.sql, refs));
     this.copies = new Copies(options.database, backends, this.#lateSeconds);
   }
@@ -111,31 +89,7 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
   }
 
   async stage(ref: ObjectRef, body: ObjectBody, call: Call): Promise<StagedObject> {
-    const configured = this.#backends.for(ref.bucket);
-    await configured.forWriting(call);
-    const physicalKey = createPhysicalKey();
-    const location = { backendId: configured.id, physicalKey, ref, writer: randomUUID() };
-    const { id: locationId, backendId } = await this.#intents.ask(location);
-    announce("objects intended", { locationId });
-    const backend = await this.#backends.of(backendId, call);
-    const driver = await backend.forWriting(call);
-    using lease = this.#leases.keep(ref, locationId, call);
-    const { account, bucket, key } = ref;
-    const installation = this.#backends.installation.id;
-    const compression = this.#backends.compressionOf(backend);
-    const header = (codec: Codec) => formatHeader({ installation, location: locationId, account, bucket, key, codec });
-    const short = await shortBytesOf(body, lease.call);
-    const { source, written } =
-      short === undefined
-        ? writtenBody(body, compression, header)
-        : await writtenBytes(short, body.isCompressed ?? false, compression, header);
-    const stored = await driver.put(physicalKey, source, lease.call);
-    announce("objects stored", { locationId });
-    await prove(driver, physicalKey, stored, written(), lease.call);
-    if (!(await this.#proofs.ask({ locationId, ...written() }))) throw leaseLost(ref);
-    announce("objects proven", { locationId });
-    const { contentDigest, contentBytes, storedBytes } = written();
-    return { ref, locationId, contentDigest, contentBytes, storedBytes };
+    return await this.#staging.stage(ref, body, call);
   }
 
   async publish(tx: Transaction, staged: readonly StagedObject[]): Promise<readonly ObjectVersion[]> {
@@ -272,7 +226,7 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#leases[Symbol.dispose]();
+    this.#staging[Symbol.dispose]();
     await this.#backends[Symbol.asyncDispose]();
   }
 
@@ -349,30 +303,6 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
     const details = { bucket, key, expected: at.contentDigest, actual: wrong.actual };
     return new StowageError("OBJECT_DIGEST_MISMATCH", details, { hint: "run: stowage objectstorage scrub --repair" });
   }
-}
-
-/** By what the backend says that it stored, or by reading it back. */
-async function prove(
-  driver: ObjectDriver,
-  key: PhysicalKey,
-  stored: { readonly sizeBytes: number; readonly digest?: string },
-  { storedDigest, storedBytes }: Written,
-  call: Call,
-): Promise<void> {
-  const proven = stored.digest ?? (await readBack(driver, key, call));
-  if (proven === storedDigest && stored.sizeBytes === storedBytes) return;
-  throw new StowageError("BACKEND_FAILED", {
-    driver: driver.name,
-    operation: "put",
-    key,
-    reason: `stored ${proven} (${stored.sizeBytes} bytes) instead of ${storedDigest} (${storedBytes} bytes)`,
-  });
-}
-
-async function readBack(driver: ObjectDriver, key: PhysicalKey, call: Call): Promise<string> {
-  const digester = new Digester();
-  for await (const chunk of await driver.get(key, undefined, call)) digester.update(chunk as Buffer);
-  return digester.digest();
 }
 
 function byRef({ ref: one }: StagedObject, { ref: other }: StagedObject): number {

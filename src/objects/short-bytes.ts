@@ -16,3 +16,21 @@ export async function collect(stream: Readable, bytesMax: number): Promise<Buffe
   }
   return pieces.length === 1 ? (pieces[0] as Buffer) : Buffer.concat(pieces, length);
 }
+
+/** Fills `into` with all that the stream has; false when that is more or less. */
+export async function collectInto(into: Buffer, stream: Readable): Promise<boolean> {
+  let length = 0;
+  for await (const piece of stream) {
+    if (length + (piece as Buffer).length > into.length) return false;
+    length += (piece as Buffer).copy(into, length);
+  }
+  return length === into.length;
+}
+
+/**
+ * Gives back the memory of bytes that nobody will look at again, if it is all theirs. Left to the garbage collector, which sees few objects and no
+ * hurry, long bytes become many times what is at work, and then make it go through a heap with nothing to find.
+ */
+export function freeAtOnce({ buffer, length }: Buffer): void {
+  if (length === buffer.byteLength && buffer instanceof ArrayBuffer) buffer.transfer(0);
+}

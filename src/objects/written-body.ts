@@ -5,12 +5,20 @@ import { type Codec, encode, encoder } from "./codec.ts";
 import { Digester, digestOf, formatDigest, sha256 } from "./digester.ts";
 import type { BodySource } from "./driver.ts";
 import { formatTrailer, trailerBytes } from "./envelope.ts";
-import { collect, shortBytesMax } from "./short-bytes.ts";
+import { collectInto, shortBytesMax } from "./short-bytes.ts";
 import type { ObjectBody } from "./store.ts";
 import { payloadToKeep, type Recorded, Unwrap } from "./verified-body.ts";
 
 /** What was written: of the content, and of the bytes that are stored for it. */
 export type Written = Recorded;
+
+/** A body that is in memory, which is its own. */
+export type WholeSource = BodySource & { readonly bytes: Buffer; readonly sha256: Buffer };
+
+interface Enveloped {
+  readonly source: WholeSource;
+  written(): Written;
+}
 
 /** No more than this is held back to see whether a body of unknown size is worth compressing. */
 const heldBackBytesMax = 8 * 1024 * 1024;
@@ -59,10 +67,30 @@ export async function writtenBytes(
   isCompressed: boolean,
   compression: Compression,
   header: (codec: Codec) => Buffer,
-): Promise<{ readonly source: BodySource; written(): Written }> {
+): Promise<Enveloped> {
   const codec = knownCodec({ sizeBytes: content.length, isCompressed }, compression) ?? "none";
   const recorded = { codec, contentDigest: digestOf(content), contentBytes: content.length };
   return enveloped(header(codec), await encode(codec, content), recorded);
+}
+
+/** A body that says it is short, read and enveloped; nothing for one that is not, or has another length than it says. */
+export async function writtenShort(
+  body: ObjectBody,
+  compression: Compression,
+  header: (codec: Codec) => Buffer,
+  call: Call,
+): Promise<Enveloped | undefined> {
+  const { bytes, sizeBytes, isCompressed = false } = body;
+  if (bytes !== undefined) return await writtenBytes(bytes, isCompressed, compression, header);
+  if (sizeBytes === undefined || sizeBytes > shortBytesMax) return undefined;
+  const codec = knownCodec(body, compression) ?? "none";
+  const head = header(codec);
+  const room = codec === "none" ? roomFor(head, sizeBytes) : Buffer.allocUnsafeSlow(sizeBytes);
+  const content = codec === "none" ? room.subarray(head.length, head.length + sizeBytes) : room;
+  // A body that has stalled must not outlive its call.
+  if (!(await collectInto(content, addAbortSignal(call.signal, await body.open(call))))) return undefined;
+  const recorded = { codec, contentDigest: digestOf(content), contentBytes: sizeBytes };
+  return codec === "none" ? closed(room, sizeBytes, recorded) : enveloped(head, await encode(codec, content), recorded);
 }
 
 /**
@@ -91,35 +119,33 @@ export function rewrittenBody(
  * The same of stored bytes that are in memory as a whole.
  * @throws WrongBytes
  */
-export function rewrittenBytes(
-  stored: Buffer,
-  recorded: Recorded,
-  header: Buffer,
-): { readonly source: BodySource; written(): Written } {
+export function rewrittenBytes(stored: Buffer, recorded: Recorded, header: Buffer): Enveloped {
   return enveloped(header, payloadToKeep(stored, recorded), recorded);
 }
 
-function enveloped(
-  header: Buffer,
-  payload: Buffer,
-  { codec, contentDigest, contentBytes }: Pick<Recorded, "codec" | "contentDigest" | "contentBytes">,
-): { readonly source: BodySource; written(): Written } {
-  const trailer = formatTrailer({ contentDigest, contentBytes, payloadBytes: payload.length });
-  const bytes = Buffer.concat([header, payload, trailer]);
+type ContentRecorded = Pick<Recorded, "codec" | "contentDigest" | "contentBytes">;
+
+function enveloped(header: Buffer, payload: Buffer, recorded: ContentRecorded): Enveloped {
+  const bytes = roomFor(header, payload.length);
+  payload.copy(bytes, header.length);
+  return closed(bytes, payload.length, recorded);
+}
+
+/** Memory of its own for an envelope, which begins with the header. */
+function roomFor(header: Buffer, payloadBytes: number): Buffer {
+  const bytes = Buffer.allocUnsafeSlow(header.length + payloadBytes + trailerBytes);
+  header.copy(bytes);
+  return bytes;
+}
+
+/** The envelope, once its payload is there. */
+function closed(bytes: Buffer, payloadBytes: number, recorded: ContentRecorded): Enveloped {
+  const { codec, contentDigest, contentBytes } = recorded;
+  formatTrailer({ contentDigest, contentBytes, payloadBytes }).copy(bytes, bytes.length - trailerBytes);
   const digest = sha256(bytes);
   const written = { codec, contentDigest, contentBytes, storedDigest: formatDigest(digest), storedBytes: bytes.length };
   const open = async () => Readable.from([bytes], { objectMode: false });
   return { source: { open, sizeBytes: bytes.length, bytes, sha256: digest }, written: () => written };
-}
-
-/** All of a body that says it is short; `undefined` for one that is not, or has another length than it says. */
-export async function shortBytesOf(body: ObjectBody, call: Call): Promise<Buffer | undefined> {
-  if (body.bytes !== undefined) return body.bytes;
-  const { sizeBytes } = body;
-  if (sizeBytes === undefined || sizeBytes > shortBytesMax) return undefined;
-  // A body that has stalled must not outlive its call.
-  const bytes = await collect(addAbortSignal(call.signal, await body.open(call)), sizeBytes);
-  return bytes.length === sizeBytes ? bytes : undefined;
 }
 
 function lastOf(written: (() => Written) | undefined): Written {

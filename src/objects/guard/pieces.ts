@@ -151,6 +151,7 @@ export function forward(driver: Omit<ObjectDriver, "put" | "get">): Omit<ObjectD
   return {
     ...manyWithin(driver, (_, call, work) => work(call)),
     name: driver.name,
+    ...(driver.statementPuts && { statementPuts: driver.statementPuts }),
     capabilities: (call) => driver.capabilities(call),
     delete: (key, call) => driver.delete(key, call),
     purge: (key, sizeBytes, call) => driver.purge(key, sizeBytes, call),

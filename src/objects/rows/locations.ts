@@ -1,4 +1,4 @@
-import { sql } from "kysely";
+import { type RawBuilder, sql } from "kysely";
 import { type Database, type Transaction, unhurried } from "../../db/index.ts";
 import { parseCodec } from "../codec.ts";
 import type { PhysicalKey } from "../driver.ts";
@@ -88,6 +88,56 @@ export async function recordProofs(
       as proof (id, codec, content_digest, content_bytes, stored_digest, stored_bytes)
     where locations.id = proof.id and state = 'pending'
     returning locations.id`.execute(database.sql);
+  return new Set(rows.map(({ id }) => id));
+}
+
+/** Numbers for locations that are not there yet; those that are not used are nobody's. */
+export async function reserveLocationIds(database: Database, count: number): Promise<readonly number[]> {
+  const { rows } = await sql<{ id: number }>`
+    select nextval(pg_get_serial_sequence('locations', 'id')) as id from generate_series(1, ${count}::integer)`.execute(
+    database.sql,
+  );
+  return rows.map(({ id }) => id);
+}
+
+/** A place whose bytes come with its row. */
+export type ProvenLocation = Omit<IntendedLocation, "backendId"> & Proof;
+
+/**
+ * Registers places, and with them, in one statement, the bytes that lie there and the proof of these. Returns those that are there: not what arrived
+ * damaged, and nothing at all while an online migration sends some of it elsewhere. Nobody waits until that is durable: publishing makes it so.
+ * @param puts the expressions of {@link StatementPuts}
+ */
+export async function insertProven(
+  database: Database,
+  backendId: number,
+  wanted: readonly ProvenLocation[],
+  puts: RawBuilder<unknown>,
+  leaseSeconds: number,
+): Promise<ReadonlySet<number>> {
+  const { rows } = await sql<{ id: number }>`
+    with permit as materialized (
+      select ${unhurried} where not exists (
+        select from write_redirects where backend_id = ${backendId}
+        and bucket = any(${[...new Set(wanted.map(({ ref }) => ref.bucket)), "*"]}::text[]))),
+    ${puts}
+    insert into locations (
+      id, backend_id, physical_key, account, bucket, object_key, state, state_since, writer, lease_until,
+      codec, content_digest, content_bytes, stored_digest, stored_bytes, proven_at)
+    overriding system value
+    select wanted.id, ${backendId}::integer, physical_key, account, bucket, object_key, 'pending', now(), writer,
+      ${inSeconds(leaseSeconds)}, codec, content_digest, content_bytes, stored_digest, stored_bytes, now()
+    from unnest(
+      ${wanted.map((each) => each.locationId)}::bigint[], ${wanted.map((each) => each.physicalKey)}::text[],
+      ${wanted.map(({ ref }) => ref.account)}::text[], ${wanted.map(({ ref }) => ref.bucket)}::text[],
+      ${wanted.map(({ ref }) => ref.key)}::text[], ${wanted.map((each) => each.writer)}::text[],
+      ${wanted.map((each) => each.codec)}::text[], ${wanted.map((each) => each.contentDigest)}::text[],
+      ${wanted.map((each) => each.contentBytes)}::bigint[], ${wanted.map((each) => each.storedDigest)}::text[],
+      ${wanted.map((each) => each.storedBytes)}::bigint[])
+      as wanted (id, physical_key, account, bucket, object_key, writer,
+        codec, content_digest, content_bytes, stored_digest, stored_bytes)
+    join stored using (physical_key)
+    returning id`.execute(database.sql);
   return new Set(rows.map(({ id }) => id));
 }
 

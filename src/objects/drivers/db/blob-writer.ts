@@ -2,7 +2,7 @@ import { hash } from "node:crypto";
 import { sql } from "kysely";
 import { type Database, sqlStateOf, unhurried } from "../../../db/index.ts";
 import { StowageError } from "../../../errors/index.ts";
-import type { PhysicalKey } from "../../driver.ts";
+import type { PhysicalKey, StatementPuts } from "../../driver.ts";
 
 /** Large enough to make few rows, small enough that a few of them in memory don't matter. */
 export const chunkBytes = 256 * 1024;
@@ -109,6 +109,22 @@ export class BlobWriter {
     return new StowageError("BACKEND_FAILED", { driver: "db", operation: "put", key: this.#key, reason });
   }
 }
+
+/** Blobs of one chunk each. */
+export const statementPuts: StatementPuts = {
+  bytesMax: chunkBytes,
+  expressions(blobs) {
+    const rows = blobs.map(({ key, bytes, sha256 }) => sql`(${key}::text, ${bytes}::bytea, ${sha256}::bytea)`);
+    return sql`
+      chunk as (
+        insert into object_chunks (physical_key, position, bytes)
+        select blob.key, 0, blob.bytes from permit, (values ${sql.join(rows)}) as blob (key, bytes, sha256)
+        where sha256(blob.bytes) = blob.sha256
+        returning physical_key, octet_length(bytes) as bytes),
+      stored as (
+        insert into object_blobs (physical_key, bytes) select physical_key, bytes from chunk returning physical_key)`;
+  },
+};
 
 /** Deletes a blob, or what there is of one; where `isAny` is false, only one that has bytes. */
 export async function deleteBlob(database: Database, key: PhysicalKey, isAny: boolean): Promise<void> {

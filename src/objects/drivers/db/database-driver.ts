@@ -14,7 +14,8 @@ import {
   type StoredBlob,
   WholeBody,
 } from "../../driver.ts";
-import { BlobWriter, chunkBytes, deleteBlob, deleteBlobs } from "./blob-writer.ts";
+import { freeAtOnce } from "../../short-bytes.ts";
+import { BlobWriter, chunkBytes, deleteBlob, deleteBlobs, statementPuts } from "./blob-writer.ts";
 
 /** Chunks that come in one answer: fewer journeys to the server, and still little memory for each reader. */
 const readChunks = 4;
@@ -37,6 +38,7 @@ const capabilities: DriverCapabilities = {
  */
 export class DatabaseDriver implements ObjectDriver {
   readonly name = "db";
+  readonly statementPuts = statementPuts;
   readonly #database: Database;
 
   constructor(database: Database) {
@@ -218,12 +220,4 @@ async function* fixedChunks(body: Readable, size: number): AsyncGenerator<Buffer
     }
   }
   if (length > 0) yield chunk.subarray(0, length);
-}
-
-/**
- * Gives back the memory of a chunk that was sent. Left to the garbage collector, which sees few objects and no hurry, the chunks of a large blob would be
- * many times what is at work.
- */
-function freeAtOnce({ buffer }: Buffer): void {
-  if (buffer instanceof ArrayBuffer) buffer.transfer(0);
 }
