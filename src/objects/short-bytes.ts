@@ -26,11 +26,3 @@ export async function collectInto(into: Buffer, stream: Readable): Promise<boole
   }
   return length === into.length;
 }
-
-/**
- * Gives back the memory of bytes that nobody will look at again, if it is all theirs. Left to the garbage collector, which sees few objects and no
- * hurry, long bytes become many times what is at work, and then make it go through a heap with nothing to find.
- */
-export function freeAtOnce({ buffer, length }: Buffer): void {
-  if (length === buffer.byteLength && buffer instanceof ArrayBuffer) buffer.transfer(0);
-}

@@ -1,13 +1,12 @@
 import { randomUUID } from "node:crypto";
 import type { Compression } from "../config/index.ts";
 import type { Database } from "../db/index.ts";
-import { announce, type Call } from "../runtime/index.ts";
+import { announce, type Call, freeAtOnce } from "../runtime/index.ts";
 import type { Codec } from "./codec.ts";
 import type { StatementPuts } from "./driver.ts";
 import { Gathering } from "./gathering.ts";
 import { createPhysicalKey } from "./physical-key.ts";
 import { insertProven, type ProvenLocation, reserveLocationIds } from "./rows/locations.ts";
-import { freeAtOnce } from "./short-bytes.ts";
 import type { ObjectBody, ObjectRef, StagedObject } from "./store.ts";
 import { type WholeSource, writtenShort } from "./written-body.ts";
 

@@ -1,6 +1,7 @@
 /** Runtime: what every room's I/O carries (call, clock, log), progress, announced steps. */
 export { type Call, createCall, createLogger, follow, type Logger, throwIfAborted, unlessAborted } from "./call.ts";
 export { eachAtOnce } from "./each-at-once.ts";
+export { freeAtOnce } from "./free-memory.ts";
 export { type Progress, type ProgressTask, silentProgress } from "./progress.ts";
 export { RateLimit } from "./rate-limit.ts";
 export { defaultRetryPolicy, type RetryPolicy, retry } from "./retry.ts";

@@ -3,7 +3,7 @@ import { addAbortSignal, Readable } from "node:stream";
 import { sql } from "kysely";
 import type { Database } from "../../../db/index.ts";
 import { StowageError } from "../../../errors/index.ts";
-import { type Call, throwIfAborted } from "../../../runtime/index.ts";
+import { type Call, freeAtOnce, throwIfAborted } from "../../../runtime/index.ts";
 import {
   type BodySource,
   type ByteRange,
@@ -14,7 +14,6 @@ import {
   type StoredBlob,
   WholeBody,
 } from "../../driver.ts";
-import { freeAtOnce } from "../../short-bytes.ts";
 import { BlobWriter, chunkBytes, deleteBlob, deleteBlobs, statementPuts } from "./blob-writer.ts";
 
 /** Chunks that come in one answer: fewer journeys to the server, and still little memory for each reader. */
