@@ -24,28 +24,36 @@ const kindsByNumber: ReadonlyMap<number, FrameKind> = new Map(
   Object.entries(frameKinds).map(([kind, number]) => [number, kind as FrameKind]),
 );
 
-/**
- * What zlib returns lies in a buffer of the size that it was told, and each call leaves that to the collector, which runs when small objects have filled
- * the heap, not large buffers. So it is told a size that one buffer suffices for, and the buffer is freed at once.
- */
-const zlibBufferBytesMin = 16 * 1024;
+const zstdOptions = { params: { [constants.ZSTD_c_compressionLevel]: 3, [constants.ZSTD_c_checksumFlag]: 1 } };
+/** Where zlib is not told another size. */
+const zlibBufferBytes = 16 * 1024;
+/** The compressor's window. */
+const windowBytes = 2 * 1024 * 1024;
 
 /** The frame has its memory for itself. */
 export function encodeFrame(kind: FrameKind, content: Buffer): Buffer {
-  // Less than the compressor's bound: with more it would cut its blocks elsewhere, and the same content must give the same bytes.
-  const chunkSize = Math.max(zlibBufferBytesMin, content.length);
-  const stored = zstdCompressSync(content, {
-    chunkSize,
-    params: { [constants.ZSTD_c_compressionLevel]: 3, [constants.ZSTD_c_checksumFlag]: 1 },
-  });
+  const stored = compress(content);
   const frame = Buffer.allocUnsafeSlow(headBytes + stored.length);
   frame[0] = frameKinds[kind];
   frame.writeUInt32LE(content.length, 1);
   frame.writeUInt32LE(stored.length, 5);
   frame.writeUInt32LE(crc32(frame.subarray(0, 9)), 9);
   stored.copy(frame, headBytes);
-  freeBytes(stored, chunkSize);
+  freeBytes(stored, content.length);
   return frame;
+}
+
+/**
+ * The same bytes as with buffers of zlib's own size, which leaves them to the collector: that comes when small objects have filled the heap, not large
+ * buffers. So there is one of the content's size, and whoever takes its bytes frees it. With as much room as it could need at the worst, the compressor
+ * would cut its blocks elsewhere, and so it could after a window.
+ */
+function compress(content: Buffer): Buffer {
+  if (content.length <= zlibBufferBytes || content.length > windowBytes) return zstdCompressSync(content, zstdOptions);
+  const stored = zstdCompressSync(content, { ...zstdOptions, chunkSize: content.length });
+  // Where a buffer of its own size is just full, zlib has added a frame of nothing.
+  if (stored.length % zlibBufferBytes > 0) return stored;
+  return Buffer.concat([stored, zstdCompressSync(Buffer.alloc(0), zstdOptions)]);
 }
 
 /**
@@ -95,7 +103,7 @@ function readHead(bytes: Buffer, invalid: Invalid): { kind: FrameKind; contentBy
 
 function* decoded(kind: FrameKind, stored: Buffer, contentBytes: number, invalid: Invalid): Generator<Frame> {
   // One byte more than there should be: a buffer that is full makes zlib begin another.
-  const chunkSize = Math.max(zlibBufferBytesMin, contentBytes + 1);
+  const chunkSize = Math.max(zlibBufferBytes, contentBytes + 1);
   const content = decode(stored, contentBytes, chunkSize, invalid);
   yield { kind, content };
   freeBytes(content, chunkSize);

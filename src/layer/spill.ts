@@ -2,7 +2,6 @@ import { randomBytes } from "node:crypto";
 import { closeSync, constants, openSync, read, readSync, unlinkSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { Readable } from "node:stream";
-import { promisify } from "node:util";
 import { StowageError, temporaryFailure } from "../errors/index.ts";
 import { freeBytes } from "./bytes.ts";
 
@@ -109,15 +108,19 @@ export async function* readSpill(descriptor: number, sizeBytes: number): AsyncGe
   const buffer = Buffer.allocUnsafeSlow(Math.min(pieceBytes, sizeBytes));
   for (let offset = 0; offset < sizeBytes; ) {
     const length = Math.min(pieceBytes, sizeBytes - offset);
-    const { bytesRead } = await readAsync(descriptor, buffer, 0, length, offset);
-    if (bytesRead === 0) throw new Error("a spill is shorter than what was written to it");
-    offset += bytesRead;
-    yield buffer.subarray(0, bytesRead);
+    const count = await readPiece(descriptor, buffer, length, offset);
+    if (count === 0) throw new Error("a spill is shorter than what was written to it");
+    offset += count;
+    yield buffer.subarray(0, count);
   }
   freeBytes(buffer);
 }
 
-const readAsync = promisify(read);
+function readPiece(descriptor: number, buffer: Buffer, length: number, offset: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    read(descriptor, buffer, 0, length, offset, (error, count) => (error ? reject(error) : resolve(count)));
+  });
+}
 
 /** The first `sizeBytes` of a spill as a stream; the descriptor stays open. */
 export function streamSpill(descriptor: number, sizeBytes: number): Readable {
