@@ -6,7 +6,7 @@ import { buffer } from "node:stream/consumers";
 import { sql } from "kysely";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { startTestDatabase, type TestDatabase } from "../../test/embedded-database.ts";
-import { buildImage, buildIndex, writeLayout } from "../../test/images/builder.ts";
+import { buildImage, buildIndex, type LayerSpec, mediaTypes, writeLayout } from "../../test/images/builder.ts";
 import { sectionsOf } from "../../test/objects/sections.ts";
 import { defaultLimits, readEnvironment } from "../config/index.ts";
 import { StowageError } from "../errors/index.ts";
@@ -29,12 +29,19 @@ beforeAll(async () => {
   const layers = [[{ path: "one", content: "1" }], [{ path: "two", content: "2" }]];
   const image = buildImage({ layers });
   const other = buildImage({ layers, config: { author: "somebody else" } });
+  const lies = (lie: Partial<LayerSpec>) =>
+    buildImage({ layers: [{ content: [{ path: "one", content: "1" }], ...lie }] });
   const index = buildIndex([image]);
   indexDigest = index.descriptor.digest;
   writeLayout(layout, [
     { image, ref: "x" },
     { image: other, ref: "other" },
     { image: index, ref: "index" },
+    { image: lies({ size: 0 }), ref: "no bytes" },
+    { image: lies({ size: 100_000 }), ref: "too many bytes" },
+    { image: lies({ mediaType: `${mediaTypes.ociLayer}+zstd` }), ref: "zstd" },
+    { image: lies({ mediaType: mediaTypes.ociLayer }), ref: "plain" },
+    { image: lies({ mediaType: mediaTypes.dockerLayer }), ref: "whatever" },
   ]);
 });
 beforeEach(() => opened.clear());
@@ -151,6 +158,31 @@ test("an image known already and then found through an index is known by the ind
   ).toBe(indexDigest);
   await analyze(store);
   expect((await images.get(account, digest, undefined)).parentDigest).toBe(indexDigest);
+});
+
+describe("a known layer under a descriptor that lies", () => {
+  test.each([
+    ["no bytes", "IMAGE_SIZE_MISMATCH"],
+    ["too many bytes", "IMAGE_SIZE_MISMATCH"],
+    ["zstd", "LAYER_COMPRESSION_INVALID"],
+    ["plain", "LAYER_COMPRESSION_INVALID"],
+  ])("%s: is refused, as it is where the layer is new", async (ref, code) => {
+    const store = await openStore();
+    await expect(analyze(store, ref)).rejects.toMatchObject({ code });
+    await analyze(store);
+    await expect(analyze(store, ref)).rejects.toMatchObject({ code });
+    expect((await analyze(store, "other")).layers.map(({ outcome }) => outcome)).toEqual(["reused", "reused"]);
+  });
+
+  test("serves again where the media type says nothing, and is read once more where it says more than before", async () => {
+    const store = await openStore();
+    const outcomes = async (ref: string) => (await analyze(store, ref)).layers.map(({ outcome }) => outcome);
+    expect(await outcomes("whatever")).toEqual(["analyzed"]);
+    expect(await outcomes("x")).toEqual(["analyzed", "analyzed"]);
+    expect(await outcomes("other")).toEqual(["reused", "reused"]);
+    await sql`delete from images`.execute(opened.database.sql);
+    expect(await outcomes("whatever")).toEqual(["reused"]);
+  });
 });
 
 describe("layers that nobody needs", () => {

@@ -183,8 +183,9 @@ export class Layers {
   }
 
   /**
-   * Those for which a stored document may serve. A diffID in a configuration is its author's claim: only a pair of blob and diffID that stowage has read
-   * itself counts, and only for an account that may read the blob.
+   * Those for which a stored document may serve. A diffID in a configuration is its author's claim, and so are size and compression in a manifest: only a
+   * pair of blob and diffID counts that stowage has read itself under such a descriptor, and only for an account that may read the blob. What is refused
+   * when it is read is refused when it is known.
    */
   async #reusable(
     layers: readonly FetchedLayer[],
@@ -192,10 +193,12 @@ export class Layers {
     account: string,
     call: Call,
   ): Promise<ReadonlySet<FetchedLayer>> {
-    const asked = layers.map(({ key, layer: { descriptor, diffId } }) => ({
+    const asked = layers.map(({ key, layer: { descriptor, diffId, compression } }) => ({
       layerKey: key,
       blobDigest: descriptor.digest,
+      blobBytes: descriptor.size,
       diffId,
+      compression,
     }));
     const found = await findLayers(this.#database, account, asked);
     const serving = layers
@@ -261,6 +264,7 @@ export class Layers {
         blobDigest: descriptor.digest,
         diffId,
         blobBytes: descriptor.size,
+        compression: layer.compression,
         layerBytes: analyzed.facts.layerBytes,
       });
       await markLayerFound(tx, key);

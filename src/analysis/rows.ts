@@ -3,7 +3,7 @@ import type { Database, Transaction } from "../db/index.ts";
 
 /** What is known of a layer before it is read. */
 export interface KnownLayer {
-  /** stowage itself read this blob and found this diffID. */
+  /** stowage itself read this blob, under such a descriptor, and found this diffID. */
   readonly isVerified: boolean;
   /** The account has shown that it may read the blob. */
   readonly isAccessible: boolean;
@@ -19,7 +19,10 @@ const justUsedSeconds = 60;
 export interface AskedLayer {
   readonly layerKey: string;
   readonly blobDigest: string;
+  readonly blobBytes: number;
   readonly diffId: string;
+  /** What its media type says, if it says something. */
+  readonly compression: string | undefined;
 }
 
 /** What is known of each layer, in their order. */
@@ -31,8 +34,12 @@ export async function findLayers(
   if (layers.length === 0) return [];
   const { rows } = await sql<KnownLayer>`
     select
-      exists (select from verified_pairs where blob_digest = asked.blob_digest and diff_id = asked.diff_id)
-        as "isVerified",
+      exists (
+        select from verified_pairs as pair
+        where pair.blob_digest = asked.blob_digest and pair.diff_id = asked.diff_id
+          and pair.blob_bytes = asked.blob_bytes
+          and (asked.compression is null or pair.announced_compression = asked.compression)
+      ) as "isVerified",
       exists (select from layer_access where account = ${account} and blob_digest = asked.blob_digest)
         as "isAccessible",
       document.layer_key is not null as "hasDocument",
@@ -40,8 +47,10 @@ export async function findLayers(
     from unnest(
       ${layers.map(({ layerKey }) => layerKey)}::text[],
       ${layers.map(({ blobDigest }) => blobDigest)}::text[],
-      ${layers.map(({ diffId }) => diffId)}::text[]
-    ) with ordinality as asked (layer_key, blob_digest, diff_id, position)
+      ${layers.map(({ blobBytes }) => blobBytes)}::bigint[],
+      ${layers.map(({ diffId }) => diffId)}::text[],
+      ${layers.map(({ compression = null }) => compression)}::text[]
+    ) with ordinality as asked (layer_key, blob_digest, blob_bytes, diff_id, compression, position)
     left join layer_documents as document on document.layer_key = asked.layer_key
     order by asked.position`.execute(database.sql);
   return rows;
@@ -56,6 +65,7 @@ export async function recordLayer(
     readonly blobDigest: string;
     readonly diffId: string;
     readonly blobBytes: number;
+    readonly compression: string | undefined;
     readonly layerBytes: number;
   },
 ): Promise<void> {
@@ -76,9 +86,15 @@ export async function recordLayer(
       diff_id: layer.diffId,
       blob_bytes: layer.blobBytes,
       layer_bytes: layer.layerBytes,
+      announced_compression: layer.compression ?? null,
       verified_at: sql<string>`now()`,
     })
-    .onConflict((conflict) => conflict.columns(["blob_digest", "diff_id"]).doNothing())
+    // Read again under a media type that says more, or something else: what was right before would be again.
+    .onConflict((conflict) =>
+      conflict.columns(["blob_digest", "diff_id"]).doUpdateSet({
+        announced_compression: sql<string>`coalesce(excluded.announced_compression, verified_pairs.announced_compression)`,
+      }),
+    )
     .execute();
 }
 

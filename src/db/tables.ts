@@ -237,6 +237,7 @@ export interface VerifiedPairsTable {
   blob_bytes: number;
   layer_bytes: number;
   verified_at: Timestamp;
+  announced_compression: string | null;
 }
 
 /** analysis: an account has shown that it can read this blob. */
