@@ -23,29 +23,35 @@ const media = {
 
 /**
  * Builds an OCI layout at `layout` with two images of the checkout at `root`, tags `demo` and `demo-next`: a layer with the `node` binary, one with the
- * installed packages, one with the sources, and a last one of each image's own that replaces, whites out and adds files.
+ * installed packages, one with the sources, and a last one of each image's own that replaces, whites out and adds files. `onBuilt` is told of each layer.
  */
 export async function buildCheckoutImages(
   root: string,
   layout: string,
   signal: AbortSignal,
-): Promise<readonly BuiltLayer[]> {
+  onBuilt: (layer: BuiltLayer) => void,
+): Promise<void> {
+  const build = async (name: string, compression: keyof typeof media, fill: Fill) => {
+    const built = await buildLayer(layout, name, compression, signal, fill);
+    onBuilt(built);
+    return built;
+  };
   await mkdir(join(layout, "blobs", "sha256"), { recursive: true });
   const layers = [
-    await buildLayer(layout, "runtime (the node binary)", "gzip", signal, async (tar) => {
+    await build("runtime (the node binary)", "gzip", async (tar) => {
       await addFile(tar, process.execPath, "usr/local/bin/node");
       await addText(tar, "etc/os-release", 'ID=demo\nVERSION_ID=1\nPRETTY_NAME="Image of a stowage checkout"\n');
       return 2;
     }),
-    await buildLayer(layout, "installed packages (node_modules)", "zstd", signal, (tar) =>
+    await build("installed packages (node_modules)", "zstd", (tar) =>
       addTree(tar, root, join(root, "node_modules"), () => true),
     ),
-    await buildLayer(layout, "sources", "gzip", signal, (tar) =>
+    await build("sources", "gzip", (tar) =>
       addTree(tar, root, root, (path) => !/^(node_modules|dist|coverage|\.git)(\/|$)/.test(path)),
     ),
   ];
   const last = (tag: string) =>
-    buildLayer(layout, `last layer of ${tag}`, "gzip", signal, async (tar) => {
+    build(`last layer of ${tag}`, "gzip", async (tar) => {
       await addText(tar, "app/README.md", `# ${tag}\n`);
       await addText(tar, "app/.wh.CONTRIBUTING.md", "");
       await addText(tar, "app/docs/.wh..wh..opq", "");
@@ -58,15 +64,17 @@ export async function buildCheckoutImages(
   const manifests = await Promise.all(images.map((image) => writeImage(layout, image.tag, image.layers)));
   await writeFile(join(layout, "oci-layout"), JSON.stringify({ imageLayoutVersion: "1.0.0" }));
   await writeFile(join(layout, "index.json"), JSON.stringify({ schemaVersion: 2, manifests }));
-  return images[0]?.layers ?? [];
 }
+
+/** Adds entries, and says how many. */
+type Fill = (tar: Pack) => Promise<number>;
 
 async function buildLayer(
   layout: string,
   name: string,
   compression: keyof typeof media,
   signal: AbortSignal,
-  fill: (tar: Pack) => Promise<number>,
+  fill: Fill,
 ): Promise<BuiltLayer> {
   const tar = pack();
   const diff = new Digester();

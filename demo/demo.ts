@@ -47,9 +47,9 @@ try {
 
 async function demo(layout: string, data: string): Promise<void> {
   title("Building the container image of this checkout (an OCI layout, two tags)");
-  const sizes = await buildCheckoutImages(root, layout, interruption.signal);
-  for (const { name, files, bytes } of sizes)
-    console.log(`  ${name.padEnd(34)}${number(files).padStart(8)} files${megabytes(bytes).padStart(12)}`);
+  await buildCheckoutImages(root, layout, interruption.signal, ({ name, files, bytes }) =>
+    console.log(`  ${name.padEnd(34)}${number(files).padStart(8)} files${size(bytes).padStart(12)}`),
+  );
 
   title("Analysing it: each layer is streamed once, nothing is unpacked");
   const first = await analyze(layout, "demo", data);
@@ -76,8 +76,8 @@ async function demo(layout: string, data: string): Promise<void> {
   const read = second.layers.filter(({ outcome }) => outcome === "analyzed").length;
   if (read !== 1) throw new Error(`${read} layers were read instead of one`);
   console.log(
-    `\n  ${second.layers.length - read} of ${second.layers.length} layers were known: ${megabytes(second.bytesRead)} read instead of ${megabytes(first.bytesRead)},` +
-      ` ${kilobytes(second.bytesStored)} more kept instead of ${kilobytes(first.bytesStored)}, ${seconds(second.durationMs)} instead of ${seconds(first.durationMs)}.`,
+    `\n  ${second.layers.length - read} of ${second.layers.length} layers were known: ${size(second.bytesRead)} read instead of ${size(first.bytesRead)},` +
+      ` ${size(second.bytesStored)} more kept instead of ${size(first.bytesStored)}.`,
   );
 }
 
@@ -87,11 +87,11 @@ async function analyze(layout: string, tag: string, data: string): Promise<Analy
   const report = JSON.parse(await output([...args, "--quiet"], data)) as Analysis;
   const packages = Object.entries(report.packages).map(([type, count]) => `${number(count)} ${type}`);
   console.log(`
-  layers    ${report.layers.map(({ outcome, blobBytes }) => `${megabytes(blobBytes)} ${outcome}`).join(", ")}
+  layers    ${report.layers.map(({ outcome, blobBytes }) => `${size(blobBytes)} ${outcome}`).join(", ")}
   files     ${number(report.files)}, each with MD5, SHA-1 and SHA-256
   packages  ${packages.join(", ")}
-  took      ${seconds(report.durationMs)}, ${megabytes(report.bytesRead)} read
-  kept      ${kilobytes(report.bytesStored)}`);
+  took      ${seconds(report.durationMs)}, ${size(report.bytesRead)} read
+  kept      ${size(report.bytesStored)}`);
   return report;
 }
 
@@ -152,12 +152,8 @@ function number(value: number): string {
   return value.toLocaleString("en-US");
 }
 
-function megabytes(bytes: number): string {
-  return `${(bytes / 1e6).toFixed(1)} MB`;
-}
-
-function kilobytes(bytes: number): string {
-  return `${number(Math.round(bytes / 1e3))} kB`;
+function size(bytes: number): string {
+  return bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
 function seconds(milliseconds: number): string {

@@ -138,7 +138,7 @@ class BoundedLayerCache implements LayerCache {
         after = page.at(-1);
         if (after === undefined) break;
       }
-      task.end(`${entries.toLocaleString("en-US")} layers, ${damaged.length.toLocaleString("en-US")} damaged`);
+      task.end(`${entries.toLocaleString("en-US")} checked, ${damaged.length.toLocaleString("en-US")} damaged`);
       return { entries, bytes, damaged, foreign };
     }, call);
   }

@@ -40,7 +40,10 @@ export async function cacheStats(context: Context): Promise<void> {
       ["turned on", isEnabled ? "yes" : "no: services.analyzer.layer_cache_enable turns it on"],
       ["limit", bytesMax === undefined ? "not said in this configuration" : formatBytes(bytesMax)],
       // What the index is allowed depends on the limit.
-      ["taken up", bytesMax === undefined ? undefined : share(status.bytesCounted, bytesMax)],
+      [
+        "counted",
+        bytesMax === undefined ? undefined : `${share(status.bytesCounted, bytesMax)}, with what its index may need`,
+      ],
       ["layers", `${formatCount(status.entries)}, ${formatBytes(status.blobBytes)}`],
       ["in use", status.entriesInUse === 0 ? undefined : plural(status.entriesInUse, "layer")],
       ["downloads", status.bytesReserved === 0 ? undefined : `${formatBytes(status.bytesReserved)} reserved`],
