@@ -19,10 +19,12 @@ export interface MoverOptions {
 
 /** Moves that are made durable together. Small enough that a crash costs little, large enough that the database is asked seldom. */
 const batchSize = 128;
-/** A batch of large objects ends sooner: a crash costs no more than a second or two of copying. */
+/** A batch of large objects ends sooner. */
 const batchBytesMax = 64 * 1024 * 1024;
-/** Batches at work at once, so that one is copied while another is made durable. */
-const lanes = 2;
+/** Batches at work at once: each waits for the database and for its slowest object, and the others have work for the backends meanwhile. */
+const lanes = 4;
+/** Of all of them together, unless one object alone has more: a crash costs no more than a second or two of copying. */
+const bytesAtWorkMax = 128 * 1024 * 1024;
 
 /** Carries the moves of a migration from state to state. */
 export class Mover {
@@ -71,10 +73,12 @@ export class Mover {
   async #each(state: Move["state"], work: (moves: readonly Move[]) => Promise<void>): Promise<void> {
     let after = 0;
     let claiming: Promise<readonly Move[]> = Promise.resolve([]);
+    const room = new Room(bytesAtWorkMax);
     const next = () => {
       claiming = claiming.then(async () => {
         const moves = firstOf(await claimMoves(this.#database, this.#id, state, after, batchSize), batchBytesMax);
         after = moves.at(-1)?.sourceLocationId ?? after;
+        await room.take(bytesOf(moves));
         return moves;
       });
       return claiming;
@@ -82,8 +86,12 @@ export class Mover {
     const lane = async () => {
       while (!this.#stop.aborted) {
         const moves = await next();
-        if (moves.length === 0) return;
-        await work(moves);
+        try {
+          if (moves.length === 0) return;
+          await work(moves);
+        } finally {
+          room.give(bytesOf(moves));
+        }
       }
     };
     const results = await Promise.allSettled(Array.from({ length: lanes }, lane));
@@ -103,13 +111,17 @@ export class Mover {
       return copies;
     });
     announce("migration intended", { count: intended.length });
-    const sources = await this.#copies.located(intended.map(({ sourceLocationId }) => sourceLocationId));
-    const ahead = this.#copies.readAhead(defined(intended.map((copy) => sources.get(copy.sourceLocationId))));
+    const copies = new Map(intended.map((copy) => [copy.sourceLocationId, copy]));
+    const underWay = moves.filter((move) => copies.has(move.sourceLocationId));
+    const gone = moves.filter((move) => !copies.has(move.sourceLocationId)).map((move) => move.sourceLocationId);
+    const sources = await this.#copies.located(underWay.map((move) => move.sourceLocationId));
+    const ahead = this.#copies.readAhead(defined(underWay.map((move) => sources.get(move.sourceLocationId))));
     const failures: { sourceLocationId: number; error: StowageError }[] = [];
     const copied: { sourceLocationId: number; locationId: number; written: Awaited<ReturnType<Copies["copy"]>> }[] = [];
-    await this.#atOnce(intended, failures, async (copy) => {
-      const source = sources.get(copy.sourceLocationId);
-      if (source === undefined) return;
+    await this.#atOnce(underWay, failures, async ({ sourceLocationId }) => {
+      const source = sources.get(sourceLocationId);
+      const copy = copies.get(sourceLocationId);
+      if (source === undefined || copy === undefined) return;
       // Who still waits for their turn when all is to stop has not begun.
       await this.#pace.pay(source.storedBytes, { ...this.#call, signal: this.#stop }).catch(() => {});
       throwIfAborted(this.#call);
@@ -119,31 +131,22 @@ export class Mover {
       this.#options.copied(source.storedBytes);
     });
     announce("migration stored", { count: copied.length });
-    const known = new Set(intended.map(({ sourceLocationId }) => sourceLocationId));
-    const gone = moves.filter((move) => !known.has(move.sourceLocationId)).map((move) => move.sourceLocationId);
+    const copiedIds = new Set(copied.map((each) => each.sourceLocationId));
     await this.#transaction(async (tx) => {
       await this.#copies.record(tx, copied);
-      await advanceMoves(
-        tx,
-        this.#id,
-        copied.map((each) => each.sourceLocationId),
-        "planned",
-        "copied",
-      );
+      await advanceMoves(tx, this.#id, [...copiedIds], "planned", "copied");
       await advanceMoves(tx, this.#id, gone, "planned", "superseded");
       await noteFailures(tx, this.#id, failures, false);
     });
     announce("migration copied", { count: copied.length });
     this.#options.moved(gone.length, 0, failures.length);
-    const destinations = new Map(intended.map((copy) => [copy.sourceLocationId, copy.locationId]));
-    const copiedIds = new Set(copied.map((each) => each.sourceLocationId));
     await this.#verify(
-      moves
+      underWay
         .filter((move) => copiedIds.has(move.sourceLocationId))
         .map((move) => ({
           ...move,
           state: "copied",
-          destinationLocationId: destinations.get(move.sourceLocationId),
+          destinationLocationId: copies.get(move.sourceLocationId)?.locationId,
         })),
     );
   }
@@ -195,8 +198,7 @@ export class Mover {
     });
     announce("migration switched", { count: switched.size });
     const moved = moves.filter((move) => switched.has(move.sourceLocationId));
-    const bytes = moved.reduce((sum, move) => sum + move.storedBytes, 0);
-    this.#options.moved(moves.length, bytes, 0);
+    this.#options.moved(moves.length, bytesOf(moved), 0);
     if (!keepsSources) await this.#finish(moved.map((move) => ({ ...move, state: "switched" })));
   }
 
@@ -224,14 +226,14 @@ export class Mover {
   }
 
   /** Does the work of each item when there is room for it; failures are collected, an abort of the whole is thrown. */
-  async #atOnce<T extends { readonly sourceLocationId: number }>(
+  async #atOnce<T extends Pick<Move, "sourceLocationId" | "storedBytes">>(
     items: readonly T[],
     failures: { sourceLocationId: number; error: StowageError }[],
     work: (item: T) => Promise<void>,
   ): Promise<void> {
     const results = await Promise.allSettled(
       items.map((item) =>
-        this.#pace.run(async () => {
+        this.#pace.run(item.storedBytes, async () => {
           if (this.#stop.aborted) return;
           try {
             await work(item);
@@ -247,6 +249,33 @@ export class Mover {
     );
     for (const result of results) if (result.status === "rejected") throw result.reason;
   }
+}
+
+/** For what is at work together. Takers come one after the other. */
+class Room {
+  readonly #most: number;
+  #taken = 0;
+  #given = Promise.withResolvers<void>();
+
+  constructor(most: number) {
+    this.#most = most;
+  }
+
+  /** Waits until there is room; what needs more than all of it gets it alone. */
+  async take(bytes: number): Promise<void> {
+    while (this.#taken > 0 && this.#taken + bytes > this.#most) await this.#given.promise;
+    this.#taken += bytes;
+  }
+
+  give(bytes: number): void {
+    this.#taken -= bytes;
+    this.#given.resolve();
+    this.#given = Promise.withResolvers();
+  }
+}
+
+function bytesOf(moves: readonly Move[]): number {
+  return moves.reduce((sum, move) => sum + move.storedBytes, 0);
 }
 
 /** As many as have no more bytes than this together; at least one. */

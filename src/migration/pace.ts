@@ -1,7 +1,14 @@
 import { type Call, type Clock, RateLimit } from "../runtime/index.ts";
 
-/** Where nobody says how many. A backend is not asked to do more at once (see the guard's limit); what waits for it is memory. */
-const autoMost = 32;
+/**
+ * Where nobody says how many: twice what a backend is asked for at once (see the guard's limit), so that it has enough to do while others still wait for
+ * their source, are digested, or come back from far away.
+ */
+const autoMost = 64;
+/** Of those, what is in memory as a whole: 32 objects that are just not too long for that. */
+const autoBytesMax = 32 * 1024 * 1024;
+/** What is longer passes in pieces. */
+const eachBytesMax = 1024 * 1024;
 
 /** How many copies are at work at once: fewer when a backend asks to slow down, more again by itself. */
 export class Pace {
@@ -9,10 +16,12 @@ export class Pace {
   readonly #rate: RateLimit;
   readonly #least = 1;
   readonly #most: number;
+  readonly #bytesMax: number;
   readonly #isAdaptive: boolean;
-  readonly #waiting: (() => void)[] = [];
+  readonly #waiting: { readonly bytes: number; readonly enter: () => void }[] = [];
   #limit: number;
   #active = 0;
+  #activeBytes = 0;
   #slowedAtMs = Number.NEGATIVE_INFINITY;
   #calmCopies = 0;
 
@@ -21,18 +30,23 @@ export class Pace {
     this.#rate = new RateLimit(clock, bytesPerSecondMax);
     this.#isAdaptive = concurrency === "auto";
     this.#most = concurrency === "auto" ? autoMost : concurrency;
+    this.#bytesMax = concurrency === "auto" ? autoBytesMax : Number.POSITIVE_INFINITY;
     this.#limit = this.#most;
   }
 
-  /** Runs `work` when there is room for it. */
-  async run<T>(work: () => Promise<T>): Promise<T> {
-    while (this.#active >= this.#limit) await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    this.#active++;
+  /** Runs `work` on an object of so many bytes when there is room for it, in the order of those who ask. */
+  async run<T>(storedBytes: number, work: () => Promise<T>): Promise<T> {
+    const bytes = Math.min(storedBytes, eachBytesMax);
+    await new Promise<void>((enter) => {
+      this.#waiting.push({ bytes, enter });
+      this.#admit();
+    });
     try {
       return await work();
     } finally {
       this.#active--;
-      this.#waiting.shift()?.();
+      this.#activeBytes -= bytes;
+      this.#admit();
     }
   }
 
@@ -56,6 +70,19 @@ export class Pace {
     if (!this.#isAdaptive || ++this.#calmCopies < this.#limit) return;
     this.#calmCopies = 0;
     this.#limit = Math.min(this.#most, this.#limit + 1);
-    this.#waiting.shift()?.();
+    this.#admit();
+  }
+
+  #admit(): void {
+    for (let first = this.#waiting[0]; first !== undefined && this.#hasRoom(first.bytes); first = this.#waiting[0]) {
+      this.#waiting.shift();
+      this.#active++;
+      this.#activeBytes += first.bytes;
+      first.enter();
+    }
+  }
+
+  #hasRoom(bytes: number): boolean {
+    return this.#active < this.#limit && this.#activeBytes + bytes <= this.#bytesMax;
   }
 }
