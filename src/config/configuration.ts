@@ -62,6 +62,9 @@ export interface DatabaseSettings {
 export const sslModes = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] as const;
 export type SslMode = (typeof sslModes)[number];
 
+/** What holds of a connection where nothing is said. */
+export const defaultDatabase = { sslMode: "prefer", connectTimeoutMs: 15_000, connectionsMax: 8 } as const;
+
 export interface ConfigurationWarning {
   readonly file: string;
   readonly line: number;

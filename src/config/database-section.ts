@@ -2,10 +2,12 @@ import {
   type Configuration,
   type ConfigurationValue,
   type DatabaseSettings,
+  defaultDatabase,
+  type Source,
   type SslMode,
   sslModes,
 } from "./configuration.ts";
-import { shownDatabaseUrl } from "./database-url.ts";
+import { effectiveSettings, parseDatabaseUrl, shownDatabaseUrl } from "./database-url.ts";
 import { interpret, invalid, isEmpty, knownKeys, type Place, unknownKey } from "./interpret.ts";
 import { nearestKey, visibleKey } from "./keys.ts";
 import { isOriginalKey } from "./original-keys.ts";
@@ -18,56 +20,112 @@ const place = "credentials.database";
 
 /** A pool without a limit still gets one. */
 const CONNECTIONS_MAX = 1000;
+/** The original's own, where only the overflow is given. */
+const POOL_SIZE = 30;
+
+/** Parts of `db_connect`, and so without meaning beside it. */
+const partNames: readonly string[] = ["user", "password", "host", "port", "name"];
+
+interface ReadDatabase {
+  readonly database: Configuration["database"];
+  readonly values: readonly ConfigurationValue[];
+  /** What the file says and nothing does. */
+  readonly warnings: readonly { readonly line: number; readonly text: string }[];
+}
 
 /**
  * `credentials.database`: a URL, or its parts.
  * @throws StowageError `CONFIG_INVALID`
  */
-export function readDatabaseSection(
-  entry: MapEntry,
-  file: string,
-): { readonly database: Configuration["database"]; readonly values: readonly ConfigurationValue[] } {
+export function readDatabaseSection(entry: MapEntry, file: string): ReadDatabase {
   const at: Place = { file, key: place, line: entry.line };
   const tree = mapOf(entry.value, at);
   refuseMisspelt(tree, at, knownKeys(databaseSection));
   const section = interpret(tree, databaseSection, at);
-  const arguments_ = tree.entries.get("db_connect_args");
-  const argumentsPlace = { ...at, key: `${place}.db_connect_args`, line: arguments_?.line ?? entry.line };
-  if (arguments_ !== undefined && !isEmpty(arguments_.value)) {
-    refuseMisspelt(mapOf(arguments_.value, argumentsPlace), argumentsPlace, knownKeys(databaseArguments));
-  }
-  const url = section.db_connect ?? urlOfParts(section, tree, at);
-  if (url === undefined) return { database: undefined, values: [] };
-  const values: ConfigurationValue[] = [];
-  for (const [key, value] of Object.entries(section)) {
-    const isOfUrl = ["user", "password", "host", "port", "name"].includes(key);
-    if (key === "db_connect_args" || value === undefined || !isKnown(databaseSection, key)) continue;
-    if (isOfUrl && section.db_connect) continue;
-    values.push({
-      key: `${place}.${key}`,
-      value: shown(key, value),
-      source: sourceOf(tree.entries.get(key), file),
-    });
-  }
-  for (const [key, value] of Object.entries(section.db_connect_args ?? {})) {
-    if (!isKnown(databaseArguments, key)) continue;
-    const inner = arguments_?.value.kind === "map" ? arguments_.value.entries.get(key) : undefined;
-    values.push({
-      key: `${argumentsPlace.key}.${key}`,
-      value: value as string | number | boolean | null,
-      source: sourceOf(inner, file),
-    });
-  }
-  return { database: { url: new Secret(url), settings: settingsOf(section) }, values };
+  const inner = tree.entries.get("db_connect_args");
+  const innerPlace = { ...at, key: `${place}.db_connect_args`, line: inner?.line ?? entry.line };
+  const innerTree = inner === undefined || isEmpty(inner.value) ? undefined : mapOf(inner.value, innerPlace);
+  if (innerTree !== undefined) refuseMisspelt(innerTree, innerPlace, knownKeys(databaseArguments));
+  const isWhole = section.db_connect != null;
+  const text = section.db_connect ?? urlOfParts(section, tree, at);
+  if (text === undefined) return noDatabase(tree, at);
+  const urlEntry = tree.entries.get(isWhole ? "db_connect" : "host");
+  const url = parseDatabaseUrl(text, {
+    key: `${place}.${isWhole ? "db_connect" : "host"}`,
+    file,
+    line: urlEntry?.line ?? at.line,
+  });
+  const settings = settingsOf(section);
+  const hasNoEffect = (key: string) => isWhole && partNames.includes(key);
+  const unused = [...tree.entries].find(([key, { value }]) => hasNoEffect(key) && !isEmpty(value));
+  return {
+    database: { url: new Secret(text, url.secrets), settings },
+    values: [
+      ...valuesOf(section, tree, at).filter(({ key }) => !hasNoEffect(key.slice(place.length + 1))),
+      ...(innerTree === undefined ? [] : valuesOf(section.db_connect_args ?? {}, innerTree, innerPlace)),
+      ...impliedValues(section, effectiveSettings(url.options, settings), url.options, sourceOf(urlEntry, file)),
+    ],
+    warnings:
+      unused === undefined
+        ? []
+        : [{ line: unused[1].line, text: `${place}.${unused[0]} is not used: ${place}.db_connect is there` }],
+  };
 }
 
-function isKnown(schema: typeof databaseSection | typeof databaseArguments, key: string): boolean {
-  return Object.hasOwn(schema.shape, key);
+/** Who writes a key for the database's address and no value into it does not mean the embedded one. */
+function noDatabase(tree: MapTree, at: Place): ReadDatabase {
+  const [key, found] = [...tree.entries].find(([each]) => each === "db_connect" || partNames.includes(each)) ?? [];
+  if (key !== undefined) {
+    throw invalid(
+      { ...at, key: `${place}.${key}`, line: found?.line ?? at.line },
+      "it is empty",
+      "write the database's URL; for the embedded database take credentials.database out",
+    );
+  }
+  const text = `${place} names no database: it has no db_connect, so nothing of it is used`;
+  return { database: undefined, values: [], warnings: [{ line: at.line, text }] };
+}
+
+/** What the file says. */
+function valuesOf(section: object, tree: MapTree, at: Place): readonly ConfigurationValue[] {
+  const known = new Set(knownKeys(at.key === place ? databaseSection : databaseArguments));
+  return Object.entries(section)
+    .filter(([key, value]) => key !== "db_connect_args" && known.has(key) && value != null)
+    .map(([key, value]) => ({
+      key: `${at.key}.${key}`,
+      value: shown(key, value),
+      source: sourceOf(tree.entries.get(key), at.file),
+    }));
 }
 
 function shown(key: string, value: unknown): ConfigurationValue["value"] {
   if (key === "db_connect" && typeof value === "string") return shownDatabaseUrl(value);
-  return key === "password" && value !== null ? new Secret(String(value)) : (value as string | number | null);
+  return key === "password" ? new Secret(String(value)) : (value as string | number);
+}
+
+/** What holds though no key says it: the URL does, or nobody. */
+function impliedValues(
+  { db_pool_size: size, db_pool_max_overflow: overflow, db_connect_args: given }: Section,
+  { sslMode, connectTimeoutMs = defaultDatabase.connectTimeoutMs }: DatabaseSettings,
+  ofUrl: DatabaseSettings,
+  source: Source,
+): readonly ConfigurationValue[] {
+  const value = (key: string, text: string | number, isOfUrl = false): ConfigurationValue => ({
+    key: `${place}.${key}`,
+    value: text,
+    source: isOfUrl ? source : { kind: "default" },
+  });
+  const isTimed = given?.timeout || given?.connect_timeout;
+  return [
+    ...(isTimed
+      ? []
+      : [value("db_connect_args.timeout", connectTimeoutMs / 1000, ofUrl.connectTimeoutMs !== undefined)]),
+    ...(given?.sslmode == null && sslMode !== undefined
+      ? [value("db_connect_args.sslmode", sslMode, ofUrl.sslMode === sslMode)]
+      : []),
+    ...(size == null ? [value("db_pool_size", overflow == null ? defaultDatabase.connectionsMax : POOL_SIZE)] : []),
+    ...(overflow == null ? [value("db_pool_max_overflow", 0)] : []),
+  ];
 }
 
 interface Section {
@@ -142,7 +200,7 @@ function settingsOf(section: Section): DatabaseSettings {
 function connectionsOf({ db_pool_size: size, db_pool_max_overflow: overflow }: Section): number | undefined {
   if (size == null && overflow == null) return undefined;
   if (size === 0 || overflow === -1) return CONNECTIONS_MAX;
-  return Math.max(1, Math.min((size ?? 30) + (overflow ?? 0), CONNECTIONS_MAX));
+  return Math.max(1, Math.min((size ?? POOL_SIZE) + (overflow ?? 0), CONNECTIONS_MAX));
 }
 
 /** A misspelt key here would connect elsewhere, or with less protection, than the file says. */

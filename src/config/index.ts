@@ -7,13 +7,14 @@ export {
   type DatabaseSettings,
   defaultCompression,
   defaultConfiguration,
+  defaultDatabase,
   type LayerCacheSettings,
   type Source,
   type SslMode,
   type StoreSection,
   sslModes,
 } from "./configuration.ts";
-export { databasePlace, shownDatabaseUrl } from "./database-url.ts";
+export { databasePlace, effectiveSettings, parseDatabaseUrl, shownDatabaseUrl } from "./database-url.ts";
 export { type Environment, readEnvironment } from "./environment.ts";
 export { defaultLimits, type LimitName, type Limits, limitDefinitions, parseLimits } from "./limits.ts";
 export { findConfigurationFile, readConfiguration, readStorageText } from "./read.ts";

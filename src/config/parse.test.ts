@@ -490,9 +490,66 @@ describe("the database", () => {
     else expect(found[2]).toMatch(reason);
   });
 
-  it("without a name is nobody's: only the pool is set", () => {
-    expect(parse(database("db_pool_size: 3")).database).toBeUndefined();
-    expect(parse("credentials:").database).toBeUndefined();
+  it("that is not named is the embedded one; what is said of it is warned of", () => {
+    const { database: found, warnings } = parse(database("db_pool_size: 3"));
+    expect(found).toBeUndefined();
+    expect(warnings).toEqual([
+      {
+        file: "config.yaml",
+        line: 2,
+        text: "credentials.database names no database: it has no db_connect, so nothing of it is used",
+      },
+    ]);
+    for (const text of ["credentials:", "credentials: {database: }", "credentials: {database: {}}"])
+      expect(parse(text)).toMatchObject({ database: undefined, warnings: [] });
+  });
+
+  it.each([["db_connect:"], ["db_connect: ~"], ["host:", "db_pool_size: 3"], ["db_pool_size: 3", "user: "]])(
+    "that is named by nothing is a mistake: %j",
+    (...lines) => {
+      const [key, line, reason, hint] = failure(database(...lines));
+      const at = lines.findIndex((text) => !text.startsWith("db_pool"));
+      expect(key).toBe(`credentials.database.${lines[at]?.split(":")[0]}`);
+      expect([line, reason]).toEqual([3 + at, "it is empty"]);
+      expect(hint).toMatch(/for the embedded database take credentials.database out/);
+    },
+  );
+
+  it.each([
+    ["mysql://u:p4ss@h/d", /begin with postgresql:/],
+    ["sqlite:////tmp/x.db", /begin with postgresql:/],
+    ["postgresql://u:p4ss@b#c@h/d", /percent-encoded/],
+    ["postgresql://u:p4/ss@h/d", /percent-encoded/],
+    ["postgresql://u:12/p4ss@h/d", /percent-encoded/],
+    ["postgresql://u:p4ss", /not a valid URL/],
+    ["u:p4ss@h", /begin with postgresql:/],
+    ["postgresql://u:p4ss@h/d?sslmode=full", /sslmode must be one of/],
+  ])("a URL that no command could use is refused, and not shown: %s", (url, problem) => {
+    const found = failure(database("db_pool_size: 1", `db_connect: "${url}"`));
+    expect(found.slice(0, 2)).toEqual(["credentials.database.db_connect", 4]);
+    expect(found[2]).toMatch(problem);
+    expect(found.join(" ")).not.toMatch(/p4|ss@|x[.]db/);
+  });
+
+  it.each(["asyncpg", "psycopg", "psycopg2", "pg8000"])("whatever Python driver its URL names: %s", (driver) => {
+    expect(parse(database(`db_connect: postgresql+${driver}://h/d`)).database).toBeDefined();
+  });
+
+  it("beside db_connect its parts are not used, and warned of", () => {
+    const {
+      database: found,
+      warnings,
+      values,
+    } = parse(database("db_connect: postgresql://h/d", "host: other", "user: u", "password: p4ss"));
+    expect(found?.url.reveal()).toBe("postgresql://h/d");
+    expect(warnings).toEqual([
+      {
+        file: "config.yaml",
+        line: 4,
+        text: "credentials.database.host is not used: credentials.database.db_connect is there",
+      },
+    ]);
+    expect(values.map(({ key }) => key)).not.toContain("credentials.database.host");
   });
 
   it("keys that only the original knows are warned of", () => {
@@ -567,15 +624,29 @@ describe("values", () => {
   });
 
   it.each([
-    ["postgresql://u:p4ss@h:5432/d", "postgresql://u:********@h:5432/d"],
-    ["postgresql+pg8000://u:p@[::1]/d?password=x", "postgresql+pg8000://u:********@[::1]/d?…"],
-    ["postgresql://h/d", "postgresql://h/d"],
-    ["postgresql://u:p4/ss@h/d", "********"],
-    ["postgresql://u:12/p4ss@h/d", "********"],
-    ["postgresql://u:p4#ss@h/d", "********"],
-    ["postgresql://u:p4ss", "********"],
-    ["u:p4ss@h", "********"],
-  ])("a database URL without its password: %s", (url, shown) => {
-    expect(row(parse(database(`db_connect: "${url}"`)).values, "credentials.database.db_connect")?.value).toBe(shown);
+    [
+      ["db_connect: postgresql://h/d"],
+      { timeout: [15, "default"], sslmode: ["prefer", "default"], size: [8, "default"], overflow: [0, "default"] },
+    ],
+    [
+      ["db_connect: postgresql://h/d?sslmode=verify-ca&connect_timeout=7", "db_pool_size: 3"],
+      { timeout: [7, "file"], sslmode: ["verify-ca", "file"], size: [3, "file"], overflow: [0, "default"] },
+    ],
+    [
+      ["db_connect: postgresql://h/d", "db_connect_args: {ssl: true, timeout: 3}", "db_pool_max_overflow: 5"],
+      { timeout: [3, "file"], sslmode: ["require", "default"], size: [30, "default"], overflow: [5, "file"] },
+    ],
+  ])("what holds of the database though no key says it: %j", (lines, expected) => {
+    const { values } = parse(database(...lines));
+    const found = (key: string) => {
+      const { value, source } = row(values, `credentials.database.${key}`) ?? {};
+      return [value, source?.kind];
+    };
+    expect({
+      timeout: found("db_connect_args.timeout"),
+      sslmode: found("db_connect_args.sslmode"),
+      size: found("db_pool_size"),
+      overflow: found("db_pool_max_overflow"),
+    }).toEqual(expected);
   });
 });

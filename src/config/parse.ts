@@ -184,8 +184,9 @@ class Parser {
     for (const name of knownKeys(databaseSection))
       if (name !== "db_connect_args") this.#understood.add(`${key}.${name}`);
     for (const name of knownKeys(databaseArguments)) this.#understood.add(`${key}.db_connect_args.${name}`);
-    const { database, values } = readDatabaseSection(entry, this.#options.file);
+    const { database, values, warnings } = readDatabaseSection(entry, this.#options.file);
     this.#values.push(...values);
+    for (const warning of warnings) this.#warnings.push({ file: this.#options.file, ...warning });
     return database;
   }
 

@@ -66,13 +66,15 @@ export const databaseSection = z.looseObject({
     .min(1)
     .nullish()
     .describe(
-      "URL: postgresql://USER:PASSWORD@HOST:PORT/NAME; postgresql+pg8000:// and postgresql+psycopg2:// mean the same",
+      "URL: postgresql://USER:PASSWORD@HOST:PORT/NAME; postgresql+pg8000:// and any other postgresql+DRIVER:// mean the same",
     ),
   db_connect_args: databaseArguments.nullish(),
   db_pool_size: wholeNumber(0, 10_000)
     .nullish()
-    .describe("connections at once, together with db_pool_max_overflow (8)"),
-  db_pool_max_overflow: wholeNumber(-1, 10_000).nullish().describe("added to db_pool_size"),
+    .describe("connections at once, together with db_pool_max_overflow (8); 0: as many as are needed, up to 1000"),
+  db_pool_max_overflow: wholeNumber(-1, 10_000)
+    .nullish()
+    .describe("added to db_pool_size (0); -1: as many as are needed, up to 1000"),
   user: z.string().min(1).nullish().describe("in place of db_connect: the user"),
   password: z.string().nullish().describe("in place of db_connect: the password"),
   host: z.string().min(1).nullish().describe("in place of db_connect: the host, or the directory of a socket"),

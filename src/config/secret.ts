@@ -4,14 +4,17 @@ const MASK = "********";
 /** A value that prints as asterisks wherever it lands. {@link Secret.reveal} is the only way in, and what it reveals is masked in every later output. */
 export class Secret {
   readonly #value: string;
+  readonly #parts: readonly string[];
 
-  constructor(value: string) {
+  /** @param parts what is masked, where not all of it is to be: a URL may be shown without its password */
+  constructor(value: string, parts: readonly string[] = [value]) {
     this.#value = value;
+    this.#parts = parts;
   }
 
   reveal(): string {
     // Short values would mask ordinary text everywhere.
-    if (this.#value.length >= 4) revealed.add(this.#value);
+    for (const part of this.#parts) if (part.length >= 4) revealed.add(part);
     return this.#value;
   }
 

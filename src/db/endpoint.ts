@@ -1,6 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { PostgresPool, PostgresPoolClient } from "kysely";
 import pg, { type ClientConfig, type PoolClient } from "pg";
+import { defaultDatabase } from "../config/index.ts";
 import { type Call, throwIfAborted } from "../runtime/index.ts";
 import { type BinaryRow, BinaryRowsQuery } from "./binary-rows.ts";
 import { isComingOrGoing, toConnectFailure, toStatementFailure } from "./failures.ts";
@@ -17,7 +18,6 @@ export interface Endpoint {
   readonly description: string;
 }
 
-const CONNECT_TIMEOUT_MS = 15_000;
 /** How long a server may be "starting up" or "shutting down" before that is a failure: a crash recovery can take minutes. */
 const COMING_OR_GOING_MS = 120_000;
 /** Of one connection. Each keeps memory at the server. */
@@ -54,7 +54,7 @@ const types: ClientConfig["types"] = {
 function clientClass(endpoint: Endpoint): typeof pg.Client {
   return class extends pg.Client {
     constructor(config?: string | ClientConfig) {
-      const connectionTimeoutMillis = endpoint.connectTimeoutMs ?? CONNECT_TIMEOUT_MS;
+      const connectionTimeoutMillis = endpoint.connectTimeoutMs ?? defaultDatabase.connectTimeoutMs;
       super({ ...(typeof config === "object" ? config : {}), ...endpoint.client, types, connectionTimeoutMillis });
       sendLongParametersUncopied(this.connection);
     }

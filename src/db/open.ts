@@ -1,4 +1,5 @@
 import { Kysely, PostgresDialect } from "kysely";
+import { defaultDatabase } from "../config/index.ts";
 import { type Call, throwIfAborted } from "../runtime/index.ts";
 import type { Database, DatabaseLocation, HeldLock } from "./database.ts";
 import { type EmbeddedOptions, useEmbeddedServer } from "./embedded/index.ts";
@@ -10,7 +11,7 @@ import { runTransaction } from "./transactions.ts";
 import { openServerEndpoint } from "./url.ts";
 
 export interface DatabaseOptions extends Pick<EmbeddedOptions, "whileWaiting"> {
-  /** Connections for statements and transactions; each held lock has one more. Default: the location's own, else 8. */
+  /** Connections for statements and transactions; each held lock has one more. Default: the location's own, else that of the configuration. */
   readonly connectionsMax?: number;
   /** How others are told who holds a lock of this database: `stowage analyze 1234@host`. At most 63 bytes are kept. */
   readonly applicationName?: string;
@@ -34,7 +35,11 @@ export async function openDatabase(
       ? opening.use(await useEmbeddedServer(location.dataDirectory, options, call)).endpoint
       : await openServerEndpoint(location.url, location.settings);
   const settings = location.kind === "server" ? location.settings : undefined;
-  const pool = createPool(endpoint, options.connectionsMax ?? settings?.connectionsMax ?? 8, call);
+  const pool = createPool(
+    endpoint,
+    options.connectionsMax ?? settings?.connectionsMax ?? defaultDatabase.connectionsMax,
+    call,
+  );
   opening.defer(() => pool.end());
   const sql = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
   const session = opening.use(new LockSession(endpoint, options.applicationName, call));

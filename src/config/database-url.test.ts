@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { parseDatabaseUrl } from "./url.ts";
+import { parseDatabaseUrl, shownDatabaseUrl } from "./database-url.ts";
+import { maskSecrets, Secret } from "./secret.ts";
 
 test.each([
   ["postgresql://u:p@db.example:5433/catalog", "postgresql://u@db.example:5433/catalog"],
@@ -47,4 +48,46 @@ test.each([
   })();
   expect(failure).toMatchObject({ code: "CONFIG_INVALID" });
   expect(`${failure} ${JSON.stringify(failure)}`).not.toMatch(/geheim|zzheim/);
+});
+
+test.each([
+  ["postgresql://u:p4ss@h:5432/d", "postgresql://u:********@h:5432/d"],
+  ["postgresql+pg8000://u:p@[::1]/d?password=x", "postgresql+pg8000://u:********@[::1]/d?…"],
+  ["postgresql://h/d", "postgresql://h/d"],
+  ["postgresql://u@h/d", "postgresql://u@h/d"],
+  ["postgresql://u:p4/ss@h/d", "********"],
+  ["postgresql://u:12/p4ss@h/d", "********"],
+  ["postgresql://u:p4#ss@h/d", "********"],
+  ["postgresql://u:p4ss", "********"],
+  ["u:p4ss@h", "********"],
+])("%s is shown without its password", (text, shown) => {
+  expect(shownDatabaseUrl(text)).toBe(shown);
+});
+
+test.each([
+  "postgresql://u@open.example/d",
+  "postgresql://open.example:5433/d",
+  "postgresql+asyncpg://u@open.example/d",
+])("%s holds no secret, and is not masked once it was used", (text) => {
+  new Secret(text, parseDatabaseUrl(text).secrets).reveal();
+  expect(maskSecrets(`can't reach ${text}`)).toBe(`can't reach ${text}`);
+});
+
+test.each([
+  "postgresql://u:geheim@h/d",
+  "postgresql+pg8000://h/d?password=geheim",
+  "postgresql:///d?host=/s&sslkey=geheim",
+])("%s is masked once it was used", (text) => {
+  new Secret(text, parseDatabaseUrl(text).secrets).reveal();
+  expect(maskSecrets(`can't reach ${text}`)).not.toContain("geheim");
+});
+
+test.each([
+  ["ssl=verify-full", "verify-full"],
+  ["ssl=disable", "disable"],
+  ["ssl=true", "require"],
+  ["ssl=0", undefined],
+  ["sslmode=no-verify", "require"],
+])("%s asks for %s", (option, mode) => {
+  expect(parseDatabaseUrl(`postgresql+asyncpg://h/d?${option}`).options.sslMode).toBe(mode);
 });
