@@ -3,7 +3,7 @@ import type { Limits } from "../config/index.ts";
 import type { Cataloger } from "../layer/index.ts";
 
 /** Raised whenever the same layer could give another document for a reason that no cataloger's version tells. */
-const analyzerVersion = 1;
+const analyzerVersion = 2;
 
 /**
  * What decides a layer document besides the layer's bytes: the analyser's version, the catalogers, and those limits that leave something out

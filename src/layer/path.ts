@@ -25,9 +25,27 @@ export function parsePath(name: string): PathKey {
   return parts.join("\0") as PathKey;
 }
 
+/** Whether a tar name (latin-1, separated by slashes) has a `..` that would lead out of the root. */
+export function leavesRoot(name: string): boolean {
+  if (!name.includes("..")) return false;
+  let depth = 0;
+  for (const part of name.split("/")) {
+    if (part === "..") depth--;
+    else if (part !== "" && part !== ".") depth++;
+    if (depth < 0) return true;
+  }
+  return false;
+}
+
 export function joinPath(parent: PathKey, rest: string): PathKey {
   if (rest === "") return parent;
   return (parent === "" ? rest : `${parent}\0${rest}`) as PathKey;
+}
+
+/** Where a symlink at `key` leads (`target` as it stands, latin-1), inside the root. */
+export function linkTarget(key: PathKey, target: string): PathKey {
+  const base = target.startsWith("/") ? "" : `${parentOf(key).replaceAll("\0", "/")}/`;
+  return parsePath(base + target);
 }
 
 export function parentOf(key: PathKey): PathKey {

@@ -1,9 +1,11 @@
 import type { Limits } from "../config/index.ts";
 import { StowageError } from "../errors/index.ts";
 import { Ancestry } from "./ancestry.ts";
+import { type Attributes, changesAttributes, withAttributes } from "./attributes.ts";
+import { DanglingTargets } from "./dangling.ts";
 import type { LayerEntry, LayerNode } from "./entry.ts";
 import type { NoteList } from "./notes.ts";
-import { joinPath, type PathKey, parentOf, parsePath, pathText } from "./path.ts";
+import { isBelow, joinPath, linkTarget, type PathKey, pathText } from "./path.ts";
 import { compareRecords, mergeSorted, RecordSorter, type SortRecord } from "./sorter.ts";
 import type { Spill } from "./spill.ts";
 
@@ -56,8 +58,13 @@ class MovableRecords {
     if (to) this.#moved.add(to);
   }
 
+  /** Whether some have moved. */
+  get haveMoved(): boolean {
+    return !this.#left.isEmpty;
+  }
+
   *records(): Generator<SortRecord> {
-    if (this.#left.isEmpty) {
+    if (!this.haveMoved) {
       yield* this.#original.records();
       return;
     }
@@ -85,9 +92,9 @@ function settle(records: MovableRecords, limits: Limits, notes: NoteList, layer:
       if (above?.node?.type === "symlink") {
         isSettled = false;
         const isLoop = record.hops >= hopsMax;
-        if (isLoop) notes.add("symlink-loop", pathText(record.key));
-        const key = isLoop ? undefined : redirect(record.key, above, limits, layer);
-        records.move(record, key === undefined ? undefined : { ...record, key, hops: record.hops + 1 });
+        // A hard link's request is no entry: the link itself is noted when it has no target.
+        if (isLoop && !record.isRequest) notes.add("symlink-loop", pathText(record.key));
+        records.move(record, isLoop ? undefined : redirect(record, above, limits, layer));
       } else if (record.isRequest) links.add(record, ancestry.present(record));
       else if (record.node && !above) ancestry.add(record);
     }
@@ -96,27 +103,26 @@ function settle(records: MovableRecords, limits: Limits, notes: NoteList, layer:
 }
 
 /** Links that lead through themselves make a path longer with each hop: the limit of paths holds for these too. */
-function redirect(key: PathKey, link: SortRecord, limits: Limits, layer: string): PathKey {
-  const target = link.node?.link ?? "";
-  const base = target.startsWith("/") ? "" : `${parentOf(link.key).replaceAll("\0", "/")}/`;
-  const redirected = joinPath(parsePath(base + target), key.slice(link.key.length + 1));
-  if (redirected.length > limits.pathBytesMax) {
-    const found = redirected.length;
+function redirect(record: SortRecord, link: SortRecord, limits: Limits, layer: string): SortRecord {
+  const target = linkTarget(link.key, link.node?.link ?? "");
+  const key = joinPath(target, record.key.slice(link.key.length + 1));
+  if (key.length > limits.pathBytesMax) {
+    const found = key.length;
     throw new StowageError("LIMIT_EXCEEDED", { limit: "pathBytesMax", max: limits.pathBytesMax, found, where: layer });
   }
-  return redirected;
+  // Where a link stands above the directory that the one before led to, that directory has moved along.
+  const targetLength = target.length + Math.max(0, record.targetLength - link.key.length);
+  return { ...record, key, hops: record.hops + 1, targetLength };
 }
 
-type Attributes = Pick<LayerNode, "mode" | "uid" | "gid" | "mtime" | "xattrs">;
-
-/** Where a hard link's content is: in this layer, or under a key that only lower layers can answer; undefined when it has none. */
+/** Where a hard link's content is: in this layer, under `key` when the link came, or under a key that only lower layers can answer. */
 type LinkTarget =
-  | { readonly node: LayerNode; readonly contentSequence: number }
+  | { readonly node: LayerNode; readonly contentSequence: number; readonly key: PathKey }
   | { readonly lower: PathKey }
-  | undefined;
+  | "directory";
 
 interface Links {
-  /** By the link's sequence. */
+  /** By the link's sequence; none for a link that leads in a circle. */
   readonly targets: ReadonlyMap<number, LinkTarget>;
   /** What later link entries made of a file's attributes, by the file's content sequence, or its key in lower layers: all names of a file share them. */
   readonly attributes: ReadonlyMap<number | PathKey, Attributes>;
@@ -143,20 +149,23 @@ class HardlinkResolver {
     if (node) this.#linkNodes.set(sequence, node);
     if (found?.node === undefined) this.#targets.set(sequence, { lower: key });
     else if (found.node.type === "hardlink") this.#chained.push({ sequence, via: found.sequence });
-    else if (found.node.type === "dir") this.#targets.set(sequence, undefined);
-    else this.#targets.set(sequence, { node: found.node, contentSequence: found.sequence });
+    else if (found.node.type === "dir") this.#targets.set(sequence, "directory");
+    else this.#targets.set(sequence, { node: found.node, contentSequence: found.sequence, key });
   }
 
   resolve(): Links {
     const targets = this.#targets;
     // A link's target came before it, so in stream order every chain is resolved when it is reached.
     this.#chained.sort((a, b) => a.sequence - b.sequence);
-    for (const { sequence, via } of this.#chained) targets.set(sequence, targets.get(via));
+    for (const { sequence, via } of this.#chained) {
+      const target = targets.get(via);
+      if (target) targets.set(sequence, target);
+    }
 
     const attributes = new Map<number | PathKey, Attributes>();
     for (const [sequence, node] of [...this.#linkNodes].sort(([a], [b]) => a - b)) {
       const target = targets.get(sequence);
-      if (target === undefined) continue;
+      if (target === undefined || target === "directory") continue;
       if ("lower" in target) attributes.set(target.lower, node);
       else if (target.node.type !== "symlink") attributes.set(target.contentSequence, node);
     }
@@ -173,6 +182,8 @@ function* decide(
   layer: string,
 ): Generator<ResolvedEntry> {
   const ancestry = new Ancestry();
+  const dangling = records.haveMoved ? new DanglingTargets(notes) : undefined;
+  let emptied: PathKey | undefined;
   for (const group of groupByKey(records.records(), limits, layer)) {
     const key = (group[0] as SortRecord).key;
     ancestry.enter(key);
@@ -182,6 +193,7 @@ function* decide(
     let whiteoutSequence = -1;
     for (const record of group) {
       if (record.isRequest) continue;
+      dangling?.see(record);
       if (record.mark === "whiteout") {
         isWhiteout = true;
         whiteoutSequence = record.sequence;
@@ -197,9 +209,13 @@ function* decide(
     }
     for (const version of versions) ancestry.add(version);
     if (entry || isWhiteout || isOpaque) {
+      // What lies below a name comes right after it.
+      if (emptied !== undefined && isBelow(key, emptied)) notes.add("whiteout-and-content", pathText(emptied));
+      emptied = isWhiteout && !entry ? key : undefined;
       yield { key, isWhiteout, isOpaque, node: entry?.node, contentSequence: entry?.contentSequence ?? -1 };
     }
   }
+  dangling?.finish();
 }
 
 function finalVersion(
@@ -214,8 +230,8 @@ function finalVersion(
     return { node: changed ? withAttributes(last.node, changed) : last.node, contentSequence: last.sequence };
   }
   const target = links.targets.get(last.sequence);
-  if (target === undefined) {
-    notes.add("link-target-directory", pathText(last.key));
+  if (target === undefined || target === "directory") {
+    notes.add(target ? "link-target-directory" : "symlink-loop", pathText(last.key));
     return undefined;
   }
   if ("lower" in target) {
@@ -224,14 +240,11 @@ function finalVersion(
   }
   if (target.node.type === "symlink") return target;
   const attributes = links.attributes.get(target.contentSequence) ?? last.node;
+  if (changesAttributes(target.node, attributes)) notes.add("link-changes-attributes", pathText(last.key));
   return {
-    node: { ...withAttributes(target.node, attributes), link: last.node.link },
+    node: { ...withAttributes(target.node, attributes), link: target.key },
     contentSequence: target.contentSequence,
   };
-}
-
-function withAttributes(node: LayerNode, { mode, uid, gid, mtime, xattrs }: Attributes): LayerNode {
-  return { ...node, mode, uid, gid, mtime, xattrs: xattrs ?? node.xattrs };
 }
 
 function* groupByKey(records: Iterable<SortRecord>, limits: Limits, layer: string): Generator<SortRecord[]> {

@@ -31,7 +31,7 @@ const node: LayerNode = {
 };
 
 function record(key: string, sequence: number, more: Partial<SortRecord> = {}): SortRecord {
-  return { key: key as PathKey, sequence, mark: undefined, node, isRequest: false, hops: 0, ...more };
+  return { key: key as PathKey, sequence, mark: undefined, node, isRequest: false, hops: 0, targetLength: 0, ...more };
 }
 
 /** Every sort of record, in an order that looks like none. */

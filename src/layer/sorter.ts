@@ -15,6 +15,8 @@ export interface SortRecord {
   readonly isRequest: boolean;
   /** How many symlinked parents led here. */
   readonly hops: number;
+  /** Length of the key of the directory that the last of them led to; 0 where none did. */
+  readonly targetLength: number;
 }
 
 interface Run {
@@ -160,6 +162,7 @@ function writeRecord(writer: ByteWriter, record: SortRecord): void {
   scratch.text(record.key);
   scratch.varint(record.sequence);
   scratch.varint(record.hops);
+  scratch.varint(record.targetLength);
   scratch.byte((record.mark === "whiteout" ? 1 : record.mark === "opaque" ? 2 : 0) | (record.isRequest ? 4 : 0));
   if (record.node) writeNode(scratch, record.node);
   writer.bytes(scratch.take());
@@ -169,9 +172,11 @@ function readRecord(reader: ByteReader): SortRecord {
   const key = reader.text() as PathKey;
   const sequence = reader.varint();
   const hops = reader.varint();
+  const targetLength = reader.varint();
   const flags = reader.byte();
   const mark = ([undefined, "whiteout", "opaque"] as const)[flags & 3];
-  return { key, sequence, hops, mark, isRequest: flags >= 4, node: mark === undefined ? readNode(reader) : undefined };
+  const node = mark === undefined ? readNode(reader) : undefined;
+  return { key, sequence, hops, targetLength, mark, isRequest: flags >= 4, node };
 }
 
 /** Length prefix at `at`; undefined when the block ends inside it. */
