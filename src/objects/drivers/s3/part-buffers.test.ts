@@ -60,6 +60,26 @@ test("the next upload waits for room, but not for ever, and whoever waited longe
   expect(clock.waiting).toBe(0);
 });
 
+test("as long as buffers are given back, nobody takes one beyond the budget, however long it waits", async () => {
+  const clock = new ManualClock();
+  const buffers = new PartBuffers(clock);
+  const taken = await Promise.all(Array.from({ length: 6 }, () => buffers.take(6 * MiB, call)));
+  const waiting = Array.from({ length: 4 }, () => buffers.take(6 * MiB, call));
+  let last = false;
+  void waiting[3]?.then(() => {
+    last = true;
+  });
+  await settle();
+  for (const [index, buffer] of taken.slice(0, 3).entries()) {
+    await clock.advance(9_000);
+    buffers.give(buffer);
+    expect(await waiting[index]).toBe(buffer);
+  }
+  await clock.advance(9_000);
+  expect(last).toBe(false);
+  await clock.runUntil(waiting[3] as Promise<Buffer>);
+});
+
 test("who does not wait any more takes nothing", async () => {
   const buffers = new PartBuffers(new ManualClock());
   const [first, second] = await Promise.all(Array.from({ length: 6 }, () => buffers.take(6 * MiB, call)));

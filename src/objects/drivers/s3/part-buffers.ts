@@ -11,7 +11,7 @@ export const objectBytesMax = 5 * 1024 ** 4;
 
 /** For all uploads together, while they go on: memory does not grow with the objects, nor with how many there are at once. */
 const budgetBytes = 36 * MiB;
-/** So long an upload waits for its first buffer. */
+/** When nobody has given a buffer back for so long, an upload takes its first one all the same. */
 const patienceMs = 10_000;
 /** Kept for the next uploads: memory that is given up is not free before it is collected. */
 const idleBytesMax = 18 * MiB;
@@ -22,8 +22,8 @@ interface Waiting {
 }
 
 /**
- * The memory of all uploads of one driver. Beyond the budget, an upload waits for the buffers of others, but not for ever: they may wait for it, where
- * bodies wait for each other. More buffers than one, to send parts side by side, it has only while there is room.
+ * The memory of all uploads of one driver. Beyond the budget, an upload waits for the buffers of others, as long as these are given back: they may wait for
+ * it, where bodies wait for each other. More buffers than one, to send parts side by side, it has only while there is room.
  */
 export class PartBuffers {
   readonly #usualBytes: number;
@@ -31,6 +31,7 @@ export class PartBuffers {
   readonly #idle: Buffer[] = [];
   readonly #queue = new Set<Waiting>();
   #usedBytes = 0;
+  #timesGiven = 0;
 
   constructor(clock: Clock, usualBytes: number = partBytesUsual) {
     this.#clock = clock;
@@ -64,6 +65,7 @@ export class PartBuffers {
     const idleBytes = this.#idle.reduce((sum, { length }) => sum + length, buffer.length);
     if (buffer.length === this.#usualBytes && idleBytes <= idleBytesMax) this.#idle.push(buffer);
     this.#usedBytes -= buffer.length;
+    this.#timesGiven++;
     for (const waiting of this.#queue) {
       if (this.#usedBytes + waiting.bytes > budgetBytes) return;
       this.#enter(waiting);
@@ -79,11 +81,14 @@ export class PartBuffers {
     const waiting = { bytes, enter: () => entered.abort() };
     this.#queue.add(waiting);
     const signal = AbortSignal.any([call.signal, entered.signal]);
-    // It is woken when there is room.
-    await this.#clock.sleep(patienceMs, { ...call, signal }).catch(() => {});
-    if (entered.signal.aborted) return;
-    if (call.signal.aborted) this.#queue.delete(waiting);
-    throwIfAborted(call);
+    for (let seen = -1; seen !== this.#timesGiven; ) {
+      seen = this.#timesGiven;
+      // It is woken when there is room.
+      await this.#clock.sleep(patienceMs, { ...call, signal }).catch(() => {});
+      if (entered.signal.aborted) return;
+      if (call.signal.aborted) this.#queue.delete(waiting);
+      throwIfAborted(call);
+    }
     this.#enter(waiting);
   }
 
