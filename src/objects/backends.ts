@@ -324,9 +324,10 @@ export class Backends implements AsyncDisposable {
   }
 }
 
-/** For people: `s3 bucket=a prefix=b`. */
+/** For people: `s3 bucket=a prefix=b`. The database has an order of its own for what it was given, so neither is taken. */
 export function describeBackend({ driver, settings }: Pick<BackendRow, "driver" | "settings">): string {
-  const parts = Object.entries(settings).map(([key, value]) => `${key}=${String(value)}`);
+  const sorted = Object.entries(settings).toSorted(([one], [other]) => (one < other ? -1 : 1));
+  const parts = sorted.map(([key, value]) => `${key}=${String(value)}`);
   return [driver, ...parts].join(" ");
 }
 

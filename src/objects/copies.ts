@@ -4,10 +4,9 @@ import type { Database, Transaction } from "../db/index.ts";
 import { isCode, StowageError } from "../errors/index.ts";
 import type { Call } from "../runtime/index.ts";
 import type { BackendSection, Backends } from "./backends.ts";
-import { Digester } from "./digester.ts";
 import type { ObjectDriver } from "./driver.ts";
 import { formatHeader } from "./envelope.ts";
-import { readThrough } from "./location-reader.ts";
+import { readStoredThrough, readThrough } from "./location-reader.ts";
 import { createPhysicalKey } from "./physical-key.ts";
 import { ReadAhead } from "./read-ahead.ts";
 import { deleteAtOnce } from "./reaper.ts";
@@ -59,6 +58,11 @@ export class Copies {
     const backend = await this.#backends.find(section);
     await backend.forWriting(call);
     return backend.id;
+  }
+
+  /** The id as far as it is known; the place is not looked at. */
+  async knownAs(section: BackendSection): Promise<number> {
+    return (await this.#backends.find(section)).id;
   }
 
   /** The same, before anything is to be written there: nobody's place stays nobody's. */
@@ -148,7 +152,7 @@ export class Copies {
   /** Reads a copy back and compares it with what was recorded, or its stored bytes only where `depth` is `checksum`. */
   async verify(copy: Located, depth: "readback" | "checksum", ahead: ReadAhead, call: Call): Promise<void> {
     const driver = await (await this.#backends.of(copy.backendId, call)).driver(call);
-    const readLong = depth === "readback" ? readThrough : compareStored;
+    const readLong = depth === "readback" ? readThrough : readStoredThrough;
     const wrong =
       copy.contentBytes <= shortBytesMax
         ? await compareShort(await ahead.read(driver, copy, call), copy, depth)
@@ -229,12 +233,6 @@ async function compareShort(
     if (error instanceof WrongBytes) return error;
     throw error;
   }
-}
-
-async function compareStored(driver: ObjectDriver, copy: Located, call: Call): Promise<WrongBytes | undefined> {
-  const digester = new Digester();
-  for await (const chunk of await driver.get(copy.physicalKey, undefined, call)) digester.update(chunk as Buffer);
-  return digester.digest() === copy.storedDigest ? undefined : new WrongBytes("other bytes than were written");
 }
 
 /** Whether the destination would choose the codec that the bytes have. */

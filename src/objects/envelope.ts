@@ -58,6 +58,25 @@ export function headerLength(prefix: Buffer): number | undefined {
   return length <= headerBytesMax ? length : undefined;
 }
 
+/**
+ * Whether a header says that its bytes were written for this object, at this location, in this codec. Which installation wrote them does not matter: that
+ * is the marker's business, and all copies of a database have one name.
+ */
+export function isHeaderOf(header: Buffer, { location, account, bucket, key, codec }: HeaderOf): boolean {
+  const expected = Buffer.from(JSON.stringify({ location, account, bucket, key, codec }));
+  // As `formatHeader` writes it, the installation comes first, and all the rest ends it; nothing has to be parsed then.
+  if (header.subarray(Math.max(0, header.length - expected.length + 1)).equals(expected.subarray(1))) return true;
+  try {
+    const found = Object(JSON.parse(header.toString())) as Partial<Record<keyof HeaderOf, unknown>>;
+    const isSame = found.account === account && found.bucket === bucket && found.key === key;
+    return isSame && found.location === location && found.codec === codec;
+  } catch {
+    return false;
+  }
+}
+
+type HeaderOf = Omit<EnvelopeHeader, "installation">;
+
 export function formatTrailer({ contentDigest, contentBytes, payloadBytes }: EnvelopeTrailer): Buffer {
   const trailer = Buffer.alloc(trailerBytes);
   trailer.write(contentDigest.slice("sha256:".length), 0, "hex");

@@ -435,6 +435,90 @@ describe("scrub", () => {
     expect(await blobsOf("one")).toContain(stranger);
   });
 
+  describe("bytes of another object", () => {
+    const short = Buffer.from("short");
+    const long = Buffer.alloc(2 * 1024 * 1024, "long ");
+
+    async function two(bytes: Buffer, workingSet = files("one")): Promise<Store> {
+      const store = await open(workingSet, { others: [database] });
+      await put(store, { ...ref, key: "0" }, bytes);
+      await put(store, { ...ref, key: "1" }, Buffer.concat([bytes, Buffer.from("!")]));
+      return store;
+    }
+
+    const lies: readonly (readonly [string, readonly string[]])[] = [
+      [
+        "pointers that were exchanged",
+        [
+          "alter table objects drop constraint objects_location_id_key",
+          `update objects o set location_id = other.location_id from objects other
+             where other.key <> o.key`,
+          "alter table objects add constraint objects_location_id_key unique (location_id)",
+        ],
+      ],
+      ["rows of another account", ["update locations set account = 'other'"]],
+      ["rows of another bucket", ["update locations set bucket = 'other'"]],
+      ["rows of another key", ["update locations set object_key = object_key || 'x'"]],
+      ["rows of another length of the content", ["update locations set content_bytes = content_bytes + 1"]],
+      [
+        "bytes that were exchanged with all that is recorded of them",
+        [
+          "alter table locations drop constraint locations_backend_id_physical_key_key",
+          `update locations l set content_digest = o.content_digest, content_bytes = o.content_bytes,
+             stored_digest = o.stored_digest, stored_bytes = o.stored_bytes, physical_key = o.physical_key
+             from locations o where o.id <> l.id`,
+          "alter table locations add constraint locations_backend_id_physical_key_key unique (backend_id, physical_key)",
+        ],
+      ],
+    ];
+    const cases = lies.flatMap(([name, statements]) =>
+      [
+        ["short", short, {}],
+        ["long", long, {}],
+        ["compressed", long, { enabled: true, minSizeKbytes: 0 }],
+      ].map((each) => [name, ...each, statements] as [string, string, Buffer, Partial<Compression>, readonly string[]]),
+    );
+    test.each(cases)("%s: %s ones are damage to readers and to scrub", async (_, _size, bytes, compression, lie) => {
+      await using store = await two(bytes, files("one", compression));
+      for (const statement of lie) await sql.raw(statement).execute(opened.database.sql);
+      for (const key of ["0", "1"]) {
+        const failure = await failureOf(read(store, { ...ref, key }));
+        expect(failure).toMatchObject({ code: "OBJECT_DIGEST_MISMATCH", details: { bucket: "b", key } });
+      }
+      await sql`update locations set damage = null`.execute(opened.database.sql);
+      const lost: string[] = [];
+      const onLost = async ({ key }: ObjectRef) => lost.push(key) > 0;
+      const report = await scrub(store, { repair: { onLost } });
+      expect(report).toMatchObject({ counts: { damaged: 2 }, damaged: 2, givenUp: 2 });
+      expect(lost.toSorted()).toEqual(["0", "1"]);
+      for (const { detail } of report.findings) expect(detail).toMatch(/^a\/b\/[01]: /);
+    });
+
+    test("one that is written anew is right again, and so is what else lies there", async () => {
+      await using store = await two(short);
+      await sql`update locations set object_key = 'x' where object_key = '0'`.execute(opened.database.sql);
+      expect((await failureOf(read(store, { ...ref, key: "0" }))).code).toBe("OBJECT_DIGEST_MISMATCH");
+      expect(await read(store, { ...ref, key: "1" })).toBe("short!");
+      await put(store, { ...ref, key: "0" }, short);
+      expect(await read(store, { ...ref, key: "0" })).toBe("short");
+      expect(await scrub(store)).toMatchObject({ damaged: 0 });
+    });
+
+    test("a second copy is read instead, and only one that is the object's own", async () => {
+      await using store = await two(short);
+      await using elsewhere = await open(database, { others: [files("one")] });
+      const { locationId } = await elsewhere.stage({ ...ref, key: "0" }, bodyOf(short), call);
+      const { sql: queries } = opened.database;
+      await sql`update locations set state = 'kept' where id = ${locationId}`.execute(queries);
+      await sql`update locations set object_key = 'x' where object_key = '0' and id <> ${locationId}`.execute(queries);
+      expect(await read(store, { ...ref, key: "0" })).toBe("short");
+      await sql`update locations set state = 'deleting' where id = ${locationId}`.execute(queries);
+      const other = await elsewhere.stage({ ...ref, key: "1" }, bodyOf(short), call);
+      await sql`update locations set state = 'kept', object_key = '0' where id = ${other.locationId}`.execute(queries);
+      expect((await failureOf(read(store, { ...ref, key: "0" }))).code).toBe("OBJECT_DIGEST_MISMATCH");
+    });
+  });
+
   test("repairs from a copy of the same content, and asks what becomes of the rest", async () => {
     await using store = await filled(3);
     // A second place of object 1, as a migration that deletes nothing leaves it.

@@ -212,7 +212,7 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
     );
     return others.flatMap(([id, place]) => {
       const objects = counts.get(id) ?? 0;
-      return objects === 0 ? [] : [{ place, isConfigured: configured.has(id), objects }];
+      return objects === 0 ? [] : [{ backendId: id, place, isConfigured: configured.has(id), objects }];
     });
   }
 
@@ -265,6 +265,11 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
   }
 
   async #open(version: ObjectVersion, at: Located, call: Call): Promise<Readable> {
+    const { ref } = version;
+    const { account, bucket, key } = at.writtenFor;
+    if (account !== ref.account || bucket !== ref.bucket || key !== ref.key) {
+      throw await this.#damaged(version, at, new WrongBytes(`those of ${account}/${bucket}/${key}`), call);
+    }
     const backend = await this.#backends.of(at.backendId, call);
     const driver = await backend.driver(call);
     if (at.contentBytes > shortBytesMax) {

@@ -41,7 +41,8 @@ function located(count: number, sizeBytes: number, backendId = 1): Located[] {
     memory.blobs.set(physicalKey, Buffer.alloc(sizeBytes, index));
     const recorded = { codec: "none", contentDigest: "", contentBytes: sizeBytes, storedDigest: "" } as const;
     const locationId = backendId * 1000 + index;
-    return { ...recorded, storedBytes: sizeBytes, locationId, backendId, physicalKey, damage: undefined };
+    const writtenFor = { account: "a", bucket: "b", key: String(index) };
+    return { ...recorded, storedBytes: sizeBytes, locationId, writtenFor, backendId, physicalKey, damage: undefined };
   });
 }
 

@@ -30,7 +30,7 @@ import {
   type ScrubRow,
   scrubTotal,
 } from "./rows/scrubs.ts";
-import { findPlaced, type PlacedRow } from "./rows/walk.ts";
+import { findPlaced, findPointers, type PlacedRow } from "./rows/walk.ts";
 import type { ObjectRef, ObjectVersion } from "./store.ts";
 import { type Placed, walk } from "./walk.ts";
 
@@ -206,12 +206,16 @@ class Scrub {
     const driver = await backend.driver(this.#call);
     for (const each of keys) {
       const row = await findPlaced(this.#database, backend.id, each);
-      await this.#look(backend, driver, { key: each, listed: undefined, row });
+      if (row === undefined) continue;
+      const pointers = await findPointers(this.#database, [row.id]);
+      await this.#look(backend, driver, { key: each, listed: undefined, row }, pointers);
     }
   }
 
   async #batch(backend: Backend, driver: ObjectDriver, batch: readonly Placed[]): Promise<void> {
-    await eachAtOnce(batch, readsAtOnce, (placed) => this.#look(backend, driver, placed));
+    const ids = batch.flatMap(({ row }) => row?.id ?? []);
+    const pointers = await findPointers(this.#database, ids);
+    await eachAtOnce(batch, readsAtOnce, (placed) => this.#look(backend, driver, placed, pointers));
     await recordChecked(this.#database, this.#right);
     this.#right = [];
     if (this.isPlaceKept) return;
@@ -225,7 +229,12 @@ class Scrub {
     announce("objects scrubbed", { scrubId: this.#row.id });
   }
 
-  async #look(backend: Backend, driver: ObjectDriver, { key, listed, row }: Placed): Promise<void> {
+  async #look(
+    backend: Backend,
+    driver: ObjectDriver,
+    { key, listed, row }: Placed,
+    pointers: ReadonlyMap<number, ObjectRef>,
+  ): Promise<void> {
     throwIfAborted(this.#call);
     if (row === undefined) {
       const detail = await this.#describeExtra(driver, key);
@@ -234,6 +243,13 @@ class Scrub {
     }
     // What is being written or removed just now is neither here nor there.
     if (row.located === undefined || row.state === "pending" || row.state === "deleting") return;
+    // Whose the bytes are is written before them and never changes: a pointer of another object is wrong, whatever happens meanwhile.
+    const owner = pointers.get(row.id) ?? row.ref;
+    if (nameOf(owner) !== nameOf(row.ref)) {
+      const trouble: Trouble = { kind: "damaged", detail: `those of ${nameOf(row.ref)}` };
+      await this.#trouble(backend, key, { ...row, ref: owner }, trouble);
+      return;
+    }
     const isSuspect =
       listed === undefined || listed.sizeBytes !== row.located.storedBytes || row.located.damage !== undefined;
     if (!isSuspect && !this.#isInSample(row.id)) return;
@@ -250,9 +266,8 @@ class Scrub {
     // It may have gone while it was read.
     const now = await findPlaced(this.#database, backend.id, key);
     if (now?.located === undefined || now.state === "deleting" || now.state === "pending") return;
-    const { bucket, key: objectKey, account } = row.ref;
     const remark = now.state === "live" ? "" : " (replaced or deleted since: not needed any more)";
-    const detail = `${account}/${bucket}/${objectKey}${remark}: ${trouble.detail}`;
+    const detail = `${nameOf(row.ref)}${remark}: ${trouble.detail}`;
     if (trouble.kind !== "unreadable") await recordDamage(this.#database, row.id, trouble.detail);
     await this.#found(backend, key, trouble.kind, detail, now.located.storedBytes);
     if (this.#options.repair === undefined || trouble.kind === "unreadable") return;
@@ -278,8 +293,7 @@ class Scrub {
     try {
       const header = await readHeader(driver, key, this.#call);
       if (header === undefined) return "nothing of stowage's";
-      const { installation, account, bucket, key: objectKey } = header;
-      return `${account}/${bucket}/${objectKey} of installation ${installation}`;
+      return `${nameOf(header)} of installation ${header.installation}`;
     } catch (error) {
       throwIfAborted(this.#call);
       return `not readable: ${messageOf(error)}`;
@@ -311,6 +325,10 @@ const detailCharactersMax = 500;
 function recordable(detail: string): string {
   const short = detail.length > detailCharactersMax ? `${detail.slice(0, detailCharactersMax)}…` : detail;
   return short.replaceAll("\0", "\ufffd").toWellFormed();
+}
+
+function nameOf({ account, bucket, key }: ObjectRef): string {
+  return `${account}/${bucket}/${key}`;
 }
 
 interface Trouble {

@@ -53,7 +53,7 @@ export interface ReapReport {
 }
 
 export interface ObjectStore {
-  /** Stores the body at a new location: intent recorded first, then the bytes, then the proof. Invisible until published. */
+  /** Stores the body at a new location: intent recorded first, then the bytes, then the proof, or all of them at once. Invisible until published. */
   stage(ref: ObjectRef, body: ObjectBody, call: Call): Promise<StagedObject>;
   /**
    * Makes staged objects visible in the caller's transaction; what they replace is retired.
@@ -80,6 +80,7 @@ export interface ObjectStore {
 
 /** Objects that lie where new ones do not go. */
 export interface Elsewhere {
+  readonly backendId: number;
   /** For people. */
   readonly place: string;
   readonly isConfigured: boolean;

@@ -1,7 +1,8 @@
 import { pipeline, type Readable, Transform, type TransformCallback } from "node:stream";
 import { type Codec, decode, decoder } from "./codec.ts";
 import { Digester, digestOf } from "./digester.ts";
-import { headerLength, prefixBytes, trailerBytes } from "./envelope.ts";
+import { formatTrailer, headerLength, isHeaderOf, prefixBytes, trailerBytes } from "./envelope.ts";
+import type { ObjectRef } from "./store.ts";
 
 /** What was recorded of an object's bytes when they were written. */
 export interface Recorded {
@@ -10,6 +11,13 @@ export interface Recorded {
   readonly contentBytes: number;
   readonly storedDigest: string;
   readonly storedBytes: number;
+}
+
+/** The same of bytes at their place: their envelope has to say that they were written for it. */
+export interface Identified extends Recorded {
+  readonly locationId: number;
+  /** The object whose bytes they are, as it was recorded before they were written. */
+  readonly writtenFor: ObjectRef;
 }
 
 /** Bytes that are not those that were written; `actual` says what they are instead. */
@@ -25,14 +33,14 @@ export class WrongBytes extends Error {
 }
 
 /**
- * The content in `stored` as it passes: out of its envelope, decoded, both digests checked. The stream fails instead of ending when one of the bytes
- * was wrong or missing.
+ * The content in `stored` as it passes: out of its envelope, decoded, both digests checked, and whose bytes they are before the first of them. The stream
+ * fails instead of ending when one of the bytes was wrong or missing.
  *
  * @param judge what the stream fails with when bytes are wrong
  */
 export function verifiedContent(
   stored: Readable,
-  recorded: Recorded,
+  recorded: Identified,
   judge: (wrong: WrongBytes) => Promise<Error>,
 ): Readable {
   const unwrap = new Unwrap(recorded);
@@ -47,13 +55,14 @@ export function verifiedContent(
  * The same of stored bytes that are in memory as a whole.
  * @throws WrongBytes
  */
-export async function verifiedBytes(stored: Buffer, recorded: Recorded): Promise<Buffer> {
+export async function verifiedBytes(stored: Buffer, recorded: Identified): Promise<Buffer> {
   const { codec, contentBytes, contentDigest } = recorded;
   const content = await decode(codec, payloadOf(stored, recorded), contentBytes).catch((error: Error) => {
     throw wrongBytesIn(error) ?? error;
   });
   const actual = digestOf(content);
   if (actual !== contentDigest) throw new WrongBytes(actual);
+  if (content.length !== contentBytes) throw new WrongBytes(`${content.length} bytes instead of ${contentBytes}`);
   return content;
 }
 
@@ -61,10 +70,12 @@ export async function verifiedBytes(stored: Buffer, recorded: Recorded): Promise
  * What lies between header and trailer, all of it checked.
  * @throws WrongBytes
  */
-export function payloadOf(stored: Buffer, recorded: Recorded): Buffer {
-  const payload = unwrapped(stored, recorded);
+export function payloadOf(stored: Buffer, recorded: Identified): Buffer {
+  const { header, payload, trailer } = unwrapped(stored, recorded);
   const actual = digestOf(stored);
   if (actual !== recorded.storedDigest) throw new WrongBytes(`${actual} stored`);
+  const wrong = wrongHeader(header, recorded) ?? wrongTrailer(trailer, payload.length, recorded);
+  if (wrong !== undefined) throw wrong;
   return payload;
 }
 
@@ -72,30 +83,64 @@ export function payloadOf(stored: Buffer, recorded: Recorded): Buffer {
  * The payload of bytes that get another envelope. Where it is the content itself, its own digest is looked at, not that of the envelope that goes.
  * @throws WrongBytes
  */
-export function payloadToKeep(stored: Buffer, recorded: Recorded): Buffer {
+export function payloadToKeep(stored: Buffer, recorded: Identified): Buffer {
   if (recorded.codec !== "none") return payloadOf(stored, recorded);
-  const content = unwrapped(stored, recorded);
-  const actual = digestOf(content);
+  const { header, payload, trailer } = unwrapped(stored, recorded);
+  const actual = digestOf(payload);
   if (actual !== recorded.contentDigest) throw new WrongBytes(actual);
-  return content;
+  const wrong = wrongHeader(header, recorded) ?? wrongTrailer(trailer, payload.length, recorded);
+  if (wrong !== undefined) throw wrong;
+  return payload;
 }
 
-function unwrapped(stored: Buffer, { storedBytes }: Recorded): Buffer {
+interface Unwrapped {
+  readonly header: Buffer;
+  readonly payload: Buffer;
+  readonly trailer: Buffer;
+}
+
+function unwrapped(stored: Buffer, { storedBytes }: Recorded): Unwrapped {
   if (stored.length > storedBytes) throw new WrongBytes(`more than ${storedBytes} stored bytes`);
   if (stored.length < storedBytes) throw new WrongBytes(`${stored.length} of ${storedBytes} stored bytes`, true);
   const length = headerLength(stored);
   if (length === undefined) throw new WrongBytes("no header");
-  return stored.subarray(prefixBytes + length, stored.length - trailerBytes);
+  const start = prefixBytes + length;
+  const end = stored.length - trailerBytes;
+  return {
+    header: stored.subarray(prefixBytes, start),
+    payload: stored.subarray(start, end),
+    trailer: stored.subarray(end),
+  };
 }
 
-/** Passes the payload on, digests everything. */
+const shownCharactersMax = 300;
+
+function wrongHeader(header: Buffer, { locationId: location, writtenFor, codec }: Identified): WrongBytes | undefined {
+  if (isHeaderOf(header, { location, ...writtenFor, codec })) return undefined;
+  // Whatever stands there may be long, and may have in it what the database takes in no text.
+  const found = header.toString("utf8", 0, shownCharactersMax).replaceAll("\0", "\ufffd");
+  return new WrongBytes(`those of another object, or of another place of it: ${found}`);
+}
+
+/** With what is recorded of the content, its length, too, is what it was when the bytes were written. */
+function wrongTrailer(
+  trailer: Buffer,
+  payloadBytes: number,
+  { contentDigest, contentBytes }: Recorded,
+): WrongBytes | undefined {
+  if (trailer.equals(formatTrailer({ contentDigest, contentBytes, payloadBytes }))) return undefined;
+  return new WrongBytes("an envelope whose end says another length or digest of the content");
+}
+
+/** Passes the payload on, digests everything, and looks whose it is before anything passes. */
 export class Unwrap extends Transform {
-  readonly #recorded: Recorded;
+  readonly #recorded: Identified;
   readonly #digester = new Digester();
   #head: Buffer | undefined = Buffer.alloc(0);
   #payloadStart = 0;
+  #trailer: Buffer = Buffer.alloc(0);
 
-  constructor(recorded: Recorded) {
+  constructor(recorded: Identified) {
     super();
     this.#recorded = recorded;
   }
@@ -125,8 +170,9 @@ export class Unwrap extends Transform {
     }
     this.#head = undefined;
     this.#payloadStart = prefixBytes + length;
-    this.#pass(head, 0);
-    done();
+    const wrong = wrongHeader(head.subarray(prefixBytes, this.#payloadStart), this.#recorded);
+    if (wrong === undefined) this.#pass(head, 0);
+    done(wrong);
   }
 
   override _flush(done: TransformCallback): void {
@@ -136,7 +182,12 @@ export class Unwrap extends Transform {
       return;
     }
     const actual = this.#digester.digest();
-    done(actual === storedDigest ? null : new WrongBytes(`${actual} stored`));
+    if (actual !== storedDigest) {
+      done(new WrongBytes(`${actual} stored`));
+      return;
+    }
+    const payloadBytes = storedBytes - trailerBytes - this.#payloadStart;
+    done(wrongTrailer(this.#trailer, payloadBytes, this.#recorded));
   }
 
   /** The part of `bytes`, which begin at `start`, that is payload. */
@@ -144,6 +195,7 @@ export class Unwrap extends Transform {
     const end = this.#recorded.storedBytes - trailerBytes - start;
     const payload = bytes.subarray(Math.max(0, this.#payloadStart - start), Math.max(0, end));
     if (payload.length > 0) this.push(payload);
+    if (bytes.length > end) this.#trailer = Buffer.concat([this.#trailer, bytes.subarray(Math.max(0, end))]);
   }
 }
 
@@ -166,8 +218,11 @@ class Verify extends Transform {
   }
 
   override _flush(done: TransformCallback): void {
+    const { contentDigest, contentBytes } = this.#recorded;
     const actual = this.#digester.digest();
-    done(actual === this.#recorded.contentDigest ? null : new WrongBytes(actual));
+    if (actual !== contentDigest) done(new WrongBytes(actual));
+    else if (this.#digester.bytes === contentBytes) done();
+    else done(new WrongBytes(`${this.#digester.bytes} bytes instead of ${contentBytes}`));
   }
 
   override _destroy(error: Error | null, done: (error?: Error | null) => void): void {

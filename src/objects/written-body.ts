@@ -7,7 +7,7 @@ import type { BodySource } from "./driver.ts";
 import { formatTrailer, trailerBytes } from "./envelope.ts";
 import { collectInto, shortBytesMax } from "./short-bytes.ts";
 import type { ObjectBody } from "./store.ts";
-import { payloadToKeep, type Recorded, Unwrap } from "./verified-body.ts";
+import { type Identified, payloadToKeep, type Recorded, Unwrap } from "./verified-body.ts";
 
 /** What was written: of the content, and of the bytes that are stored for it. */
 export type Written = Recorded;
@@ -99,7 +99,7 @@ export async function writtenShort(
  */
 export function rewrittenBody(
   openStored: (call: Call) => Promise<Readable>,
-  recorded: Recorded,
+  recorded: Identified,
   header: Buffer,
   oldHeaderBytes: number,
 ): { readonly source: BodySource; written(): Written } {
@@ -119,7 +119,7 @@ export function rewrittenBody(
  * The same of stored bytes that are in memory as a whole.
  * @throws WrongBytes
  */
-export function rewrittenBytes(stored: Buffer, recorded: Recorded, header: Buffer): Enveloped {
+export function rewrittenBytes(stored: Buffer, recorded: Identified, header: Buffer): Enveloped {
   return enveloped(header, payloadToKeep(stored, recorded), recorded);
 }
 

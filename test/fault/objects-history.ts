@@ -3,9 +3,14 @@ import type { ObjectRef } from "../../src/objects/index.ts";
 /** What the victim writes, so that whoever looks at what it left knows it. */
 export const ref: ObjectRef = { account: "a", bucket: "b", key: "k" };
 
-/** Version 1 is one chunk, the others take several statements of the db driver. */
+/** Versions 1 and 5 are one chunk, the others take several statements of the db driver. */
 export function piecesOf(version: number): number {
-  return version === 1 ? 1 : 40;
+  return version === 1 || version === 5 ? 1 : 40;
+}
+
+/** Whether the length of a version is told beforehand: what is short then goes in one statement. */
+export function isLengthKnown(version: number): boolean {
+  return version === 5;
 }
 
 export function bodyPiece(version: number): Buffer {
@@ -26,4 +31,5 @@ export const visibleAfter: readonly (readonly [operation: string, version: numbe
   ["reap 2", 0],
   ["reap 3", 0],
   ["put 4", 4],
+  ["put 5", 5],
 ];

@@ -16,6 +16,8 @@ const victim = join(import.meta.dirname, "objects-victim.ts");
 
 /** What an undisturbed victim announces, so that a step that is added, or lost, is noticed. */
 const put = ["objects intended", "victim halfway", "objects stored", "objects proven", "objects published"];
+/** The same of what goes in one statement. */
+const putAtOnce = ["victim halfway", "objects proven", "objects published"];
 const acknowledged = "victim acknowledged";
 const reap = ["objects deleting", "objects deleted", "objects forgotten"];
 const steps = [
@@ -28,6 +30,7 @@ const steps = [
   ...[...reap, acknowledged],
   ...[...reap, acknowledged],
   ...[...put, acknowledged],
+  ...[...putAtOnce, acknowledged],
 ];
 
 let opened: TestDatabase;

@@ -13,7 +13,7 @@ import { DatabaseDriver } from "../../src/objects/drivers/db/index.ts";
 import { type ObjectRef, openObjectStore } from "../../src/objects/index.ts";
 import { announce, createCall, onStep } from "../../src/runtime/index.ts";
 import { sectionsOf } from "../objects/sections.ts";
-import { bodyPiece, piecesOf, ref } from "./objects-history.ts";
+import { bodyOfVersion, bodyPiece, isLengthKnown, piecesOf, ref } from "./objects-history.ts";
 
 const [dataDirectory = "", killAt = ""] = process.argv.slice(2);
 const call = createCall();
@@ -39,6 +39,7 @@ await run("retire", () => database.transaction((tx) => store.retire(tx, ref), ca
 await run("reap 2", () => store.reap(1, call));
 await run("reap 3", () => store.reap(1, call));
 await run("put 4", () => put(ref, 4));
+await run("put 5", () => put(ref, 5));
 process.exit(0);
 
 async function run(name: string, operation: () => Promise<unknown>): Promise<void> {
@@ -55,6 +56,8 @@ async function put(to: ObjectRef, version: number): Promise<void> {
       yield bodyPiece(version);
     }
   };
-  const staged = await store.stage(to, { open: async () => Readable.from(body()) }, call);
+  const open = async () => Readable.from(body());
+  const known = isLengthKnown(version) ? { sizeBytes: bodyOfVersion(version).length } : {};
+  const staged = await store.stage(to, { open, ...known }, call);
   await database.transaction((tx) => store.publish(tx, [staged]), call);
 }

@@ -1,3 +1,4 @@
+import type { WholeBlob } from "../../src/objects/driver.ts";
 import { type FileCalls, type OpenFile, realFileCalls } from "../../src/objects/drivers/localfs/file-calls.ts";
 import type { ObjectDriver } from "../../src/objects/index.ts";
 import { type FaultChoice, FaultyDriver, randomFaults } from "../fault/faulty-driver.ts";
@@ -54,9 +55,23 @@ export class StormyDriver extends FaultyDriver {
   readonly #weather: Weather;
   readonly #random: SeededRandom;
   readonly #rate: number;
+  /** Where the other has them: now and then a blob arrives damaged, and the server has to notice. */
+  readonly statementPuts?: NonNullable<ObjectDriver["statementPuts"]>;
 
   constructor(inner: ObjectDriver, seed: number, rate: number, weather: Weather) {
     super(inner, stormyFaults(inner.name, seed, rate));
+    const { statementPuts } = inner;
+    if (statementPuts !== undefined) {
+      const damaged = (blob: WholeBlob) => {
+        if (this.#random.next() >= this.#rate || !this.#weather.isStormy) return blob;
+        this.#weather.log.push(`put ${blob.key} in a statement: arrives damaged`);
+        const bytes = Buffer.from(blob.bytes);
+        bytes.writeUInt8(bytes.readUInt8(bytes.length >> 1) ^ 1, bytes.length >> 1);
+        return { ...blob, bytes };
+      };
+      const expressions = (blobs: readonly WholeBlob[]) => statementPuts.expressions(blobs.map(damaged));
+      this.statementPuts = { ...statementPuts, expressions };
+    }
     this.#weather = weather;
     this.#random = createRandom(seed ^ 0xd16e57);
     this.#rate = rate;

@@ -59,15 +59,15 @@ export async function findLocated(
   if (ids.length === 0) return new Map();
   const rows = await database.sql
     .selectFrom("locations")
-    .select([...locatedColumns, "account", "bucket", "object_key"])
+    .select(locatedColumns)
     .where(sql<boolean>`id = any(${ids}::bigint[])`)
     .where("stored_digest", "is not", null)
     .execute();
   return new Map(
-    rows.map((row) => [
-      row.id,
-      { ...locatedOf(row), ref: { account: row.account, bucket: row.bucket, key: row.object_key } },
-    ]),
+    rows.map((row) => {
+      const located = locatedOf(row);
+      return [row.id, { ...located, ref: located.writtenFor }];
+    }),
   );
 }
 
@@ -146,12 +146,16 @@ export interface Redirect {
   readonly toBackendId: number;
 }
 
-/** From now on, whoever would write there writes elsewhere; what led away from those places leads there no longer. */
+/**
+ * From now on, whoever would write there writes elsewhere; what led away from those places leads there no longer. Writers whose statement looked before
+ * are waited for: once this is committed, their rows are there to be counted.
+ */
 export async function setRedirects(
   tx: Transaction,
   migrationId: number,
   redirects: readonly Redirect[],
 ): Promise<void> {
+  await sql`lock table write_redirects in exclusive mode`.execute(tx.sql);
   for (const { backendId, bucket, toBackendId } of redirects) {
     const values = { to_backend_id: toBackendId, migration_id: migrationId };
     await tx.sql

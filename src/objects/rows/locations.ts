@@ -3,7 +3,7 @@ import { type Database, type Transaction, unhurried } from "../../db/index.ts";
 import { parseCodec } from "../codec.ts";
 import type { PhysicalKey } from "../driver.ts";
 import type { ObjectRef, ObjectVersion } from "../store.ts";
-import type { Recorded } from "../verified-body.ts";
+import type { Identified } from "../verified-body.ts";
 import type { Written } from "../written-body.ts";
 
 /** A place for a body, registered before its bytes. */
@@ -16,7 +16,7 @@ export interface IntendedLocation {
 
 /**
  * Registers places for bodies, before their bytes. An online migration may have ordered that what goes to one backend goes to another: then that one is
- * returned. Where all the bytes go into this database too, nobody waits until the intents are durable: the log keeps its order, so the bytes can't be
+ * returned; its order waits for statements like this (`for key share` locks the table, though it may have no row). Where all the bytes go into this database too, nobody waits until the intents are durable: the log keeps its order, so the bytes can't be
  * durable without them.
  */
 export async function insertPending(
@@ -30,7 +30,7 @@ export async function insertPending(
       select physical_key, account, bucket, object_key, writer, coalesce((
         select to_backend_id from write_redirects
         where write_redirects.backend_id = wanted.backend_id and write_redirects.bucket in (wanted.bucket, '*')
-        order by write_redirects.bucket = '*' limit 1), backend_id) as backend_id
+        order by write_redirects.bucket = '*' limit 1 for key share), backend_id) as backend_id
       from unnest(
         ${wanted.map((each) => each.backendId)}::integer[], ${wanted.map((each) => each.physicalKey)}::text[],
         ${wanted.map(({ ref }) => ref.account)}::text[], ${wanted.map(({ ref }) => ref.bucket)}::text[],
@@ -119,7 +119,7 @@ export async function insertProven(
     with permit as materialized (
       select ${unhurried} where not exists (
         select from write_redirects where backend_id = ${backendId}
-        and bucket = any(${[...new Set(wanted.map(({ ref }) => ref.bucket)), "*"]}::text[]))),
+        and bucket = any(${[...new Set(wanted.map(({ ref }) => ref.bucket)), "*"]}::text[]) for key share)),
     ${puts}
     insert into locations (
       id, backend_id, physical_key, account, bucket, object_key, state, state_since, writer, lease_until,
@@ -249,6 +249,9 @@ async function retireLocation(tx: Transaction, id: number): Promise<void> {
 
 export const locatedColumns = [
   "locations.id",
+  "locations.account",
+  "locations.bucket",
+  "object_key",
   "backend_id",
   "physical_key",
   "codec",
@@ -261,6 +264,9 @@ export const locatedColumns = [
 
 interface LocatedRow {
   readonly id: number;
+  readonly account: string;
+  readonly bucket: string;
+  readonly object_key: string;
   readonly backend_id: number;
   readonly physical_key: string;
   readonly codec: string | null;
@@ -272,8 +278,7 @@ interface LocatedRow {
 }
 
 /** A place where bytes lie, with what was recorded of them. */
-export interface Located extends Recorded {
-  readonly locationId: number;
+export interface Located extends Identified {
   readonly backendId: number;
   readonly physicalKey: PhysicalKey;
   /** What was found wrong with it. */
@@ -293,6 +298,7 @@ export function locatedOf(row: LocatedRow): Located {
   }
   return {
     locationId: row.id,
+    writtenFor: { account: row.account, bucket: row.bucket, key: row.object_key },
     backendId: row.backend_id,
     physicalKey: row.physical_key as PhysicalKey,
     codec: parseCodec(codec),

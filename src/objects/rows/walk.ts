@@ -1,3 +1,4 @@
+import { sql } from "kysely";
 import type { Database, LocationState } from "../../db/index.ts";
 import { type Call, throwIfAborted } from "../../runtime/index.ts";
 import type { PhysicalKey } from "../driver.ts";
@@ -16,7 +17,7 @@ export interface PlacedRow {
 
 const pageSize = 2000;
 
-const columns = [...locatedColumns, "state", "account", "bucket", "object_key"] as const;
+const columns = [...locatedColumns, "state"] as const;
 
 /** All locations at a backend after a key, in the order of their keys (bytes). */
 export async function* placedAfter(
@@ -56,14 +57,20 @@ export async function findPlaced(
   return row && placedOf(row);
 }
 
-function placedOf(
-  row: Parameters<typeof locatedOf>[0] & {
-    readonly state: LocationState;
-    readonly account: string;
-    readonly bucket: string;
-    readonly object_key: string;
-  },
-): PlacedRow {
+/** The objects whose bytes lie at these locations, by what is visible. */
+export async function findPointers(
+  database: Database,
+  ids: readonly number[],
+): Promise<ReadonlyMap<number, ObjectRef>> {
+  const rows = await database.sql
+    .selectFrom("objects")
+    .select(["location_id", "account", "bucket", "key"])
+    .where(sql<boolean>`location_id = any(${ids}::bigint[])`)
+    .execute();
+  return new Map(rows.map(({ location_id, ...ref }) => [location_id, ref]));
+}
+
+function placedOf(row: Parameters<typeof locatedOf>[0] & { readonly state: LocationState }): PlacedRow {
   return {
     id: row.id,
     physicalKey: row.physical_key as PhysicalKey,
