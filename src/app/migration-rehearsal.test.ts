@@ -32,6 +32,7 @@ function section(name: string, freeBytes?: () => Promise<number>): BackendSectio
 async function rehearse(
   free: (() => Promise<number>) | undefined,
   done: (place: string) => readonly CheckStep[],
+  bounds: Parameters<Rehearsal["estimate"]>[0] = { concurrency: "auto" },
 ): Promise<Awaited<ReturnType<Rehearsal["estimate"]>>> {
   const sections = new Map([
     ["from", section("from")],
@@ -47,7 +48,7 @@ async function rehearse(
   const seen: string[] = [];
   for await (const { place } of rehearsal.steps()) seen.push(place);
   expect(new Set(seen)).toEqual(new Set(["from", "to"]));
-  return await rehearsal.estimate();
+  return await rehearsal.estimate(bounds);
 }
 
 describe("an estimate", () => {
@@ -59,6 +60,14 @@ describe("an estimate", () => {
     );
     expect(seconds).toBe(10 + 6);
     expect(space).toEqual([{ place: "to", neededBytes: 60_000_000, freeBytes: 7 }]);
+  });
+
+  it("is no shorter than the rate and the concurrency that are asked for allow", async () => {
+    const seconds = async (bounds: Parameters<Rehearsal["estimate"]>[0]) =>
+      (await rehearse(undefined, () => steps, bounds)).seconds;
+    expect(await seconds({ concurrency: "auto", bytesPerSecondMax: 600_000 })).toBe(100);
+    expect(await seconds({ concurrency: "auto", bytesPerSecondMax: 6_000_000 })).toBe(16);
+    expect(await seconds({ concurrency: 4 })).toBe(40 + 6);
   });
 
   it("says nothing where a store can't be used, or can't tell its space", async () => {

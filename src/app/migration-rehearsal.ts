@@ -19,8 +19,14 @@ interface Group {
   readonly bytes: number;
 }
 
-/** Small documents that are on their way at once at the least: as many as a migration begins with. */
-const atOnce = 16;
+/** Small documents that are on their way at once where nobody says how many, at the least. */
+const atOnceAuto = 16;
+
+/** How fast it may be. */
+interface Bounds {
+  readonly concurrency: number | "auto";
+  readonly bytesPerSecondMax?: number;
+}
 
 /** Tries all stores of a migration and measures them. */
 export class Rehearsal {
@@ -50,7 +56,8 @@ export class Rehearsal {
   }
 
   /** From the steps that were done until now. */
-  async estimate(): Promise<MigrationEstimate> {
+  async estimate({ concurrency, bytesPerSecondMax }: Bounds): Promise<MigrationEstimate> {
+    const atOnce = concurrency === "auto" ? atOnceAuto : Math.min(concurrency, atOnceAuto);
     const took = (place: string, step: string) => this.#tookMs.get(`${place}: ${step}`) ?? Number.NaN;
     const ms = this.#groups.reduce((sum, { from, to, objects, bytes }) => {
       const perObject = took(from, "read back") + took(to, "write") + took(to, "read back");
@@ -58,10 +65,11 @@ export class Rehearsal {
       const perByte = (took(from, large) + took(to, "write a large one") + took(to, large)) / checkSizes.large;
       return sum + (objects * perObject) / atOnce + bytes * perByte;
     }, 0);
+    const atMaxMs = (this.#groups.reduce((sum, { bytes }) => sum + bytes, 0) * 1000) / (bytesPerSecondMax ?? Infinity);
     const needed = new Map<string, number>();
     for (const { to, bytes } of this.#groups) needed.set(to, (needed.get(to) ?? 0) + bytes);
     return {
-      seconds: Number.isNaN(ms) ? undefined : Math.ceil(ms / 1000),
+      seconds: Number.isNaN(ms) ? undefined : Math.ceil(Math.max(ms, atMaxMs) / 1000),
       space: await Promise.all(
         [...needed].map(async ([place, neededBytes]) => ({ place, neededBytes, freeBytes: await this.#free(place) })),
       ),

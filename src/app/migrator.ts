@@ -4,6 +4,7 @@ import { type Database, type DatabaseLocation, type HeldLock, openDatabase } fro
 import { StowageError } from "../errors/index.ts";
 import {
   type FailedMove,
+  isSamePlace,
   type MigrationOrder,
   type MigrationPace,
   type MigrationStatus,
@@ -47,6 +48,8 @@ export interface MigrationSurvey {
   }[];
   readonly objects: number;
   readonly bytes: number;
+  /** What is selected lies where it is to go: both configurations name the same place. */
+  readonly isSamePlace: boolean;
   /** A migration of the same request that has not come to its end. */
   readonly unfinished: RecordedMigration | undefined;
 }
@@ -72,6 +75,8 @@ export interface MigrationJournal extends AsyncDisposable {
   cancel(id: number, call: Call): Promise<RecordedMigration>;
 }
 
+export type Left = Pick<Elsewhere, "place" | "objects">;
+
 /** Moves objects from the stores of one configuration to those of another. */
 export interface Migrator extends MigrationJournal {
   survey(request: MigrationRequest, call: Call): Promise<MigrationSurvey>;
@@ -84,12 +89,20 @@ export interface Migrator extends MigrationJournal {
    * @throws StowageError `MIGRATION_STORE_IN_USE`, `MIGRATION_RUNNING`
    */
   enter(isOnline: boolean, call: Call): Promise<void>;
-  /** @throws StowageError `MIGRATION_OVERLAPS` */
+  /**
+   * Makes sure that the two configurations lead to the places of a migration that others may have begun it with.
+   * @throws StowageError `CONFIG_INVALID`
+   */
+  refuseOtherPlaces(migration: RecordedMigration, files: MigrationRequest["files"], call: Call): Promise<void>;
+  /**
+   * What is refused leaves no plan behind.
+   * @throws StowageError `MIGRATION_OVERLAPS`, `MIGRATION_STORE_IN_USE` when other processes can't reach both stores of an online migration
+   */
   plan(request: MigrationRequest, call: Call): Promise<number>;
   /** Carries out a migration, or goes on with it. See `Migrations.run`. */
   run(id: number, work: MigrationWork, call: Call): Promise<RecordedMigration>;
   /** Objects that lie at places which the destination's configuration does not name. */
-  leftElsewhere(call: Call): Promise<readonly Elsewhere[]>;
+  leftElsewhere(call: Call): Promise<readonly Left[]>;
 }
 
 export interface MigratorOptions {
@@ -212,6 +225,7 @@ class OpenMigrator extends Journal implements Migrator {
       groups,
       objects: groups.reduce((sum, { objects }) => sum + objects, 0),
       bytes: groups.reduce((sum, { bytes }) => sum + bytes, 0),
+      isSamePlace: isSamePlace(order.selection),
       unfinished: unfinished && (await this.get(unfinished.id)),
     };
   }
@@ -236,33 +250,65 @@ class OpenMigrator extends Journal implements Migrator {
 
   async plan(request: MigrationRequest, call: Call): Promise<number> {
     const idOf = (section: BackendSection) => this.store.copies.backendOf(section, call);
-    return await this.migrations.plan(await this.#order(request, idOf), executor(), call);
+    const order = await this.#order(request, idOf);
+    if (order.isOnline) await this.migrations.refuseUnready(order.selection, this.#unready, call);
+    return await this.migrations.plan(order, executor(), call);
   }
 
   async run(id: number, work: MigrationWork, call: Call): Promise<RecordedMigration> {
     if (this.#entered === undefined) throw new TypeError("the store is not held");
     const { isOnline } = (await this.migrations.get(id)).options;
     if (this.#isShared && !isOnline) throw new TypeError("an offline migration needs the store for itself alone");
-    const itself = nameOfProcess(purpose);
-    // What lies in the database itself everybody reaches.
-    const isApart = (id: number) => this.store.reachable.includes(id);
-    const unready = async (ids: readonly number[]) =>
-      (await processesWithout(this.database, ids.filter(isApart))).filter((name) => name !== itself);
-    const pace = { ...work, executor: executor(), clock: systemClock, passesMax, unready };
+    const pace = { ...work, executor: executor(), clock: systemClock, passesMax, unready: this.#unready };
     const signal = AbortSignal.any([call.signal, this.#entered.signal]);
     return await this.migrations.run(id, pace, { ...call, signal });
   }
 
-  async leftElsewhere(call: Call): Promise<readonly Elsewhere[]> {
+  async refuseOtherPlaces(
+    { id, options: { selection }, source, destination }: RecordedMigration,
+    files: MigrationRequest["files"],
+    call: Call,
+  ): Promise<void> {
+    const idOf = (section: BackendSection) => this.store.copies.lookUp(section, call);
+    const from = await backendsOf(this.#source, idOf);
+    const to = await backendsOf(this.#destination, idOf);
+    const refuse = (file: string, key: string, role: string, { place }: MigrationStatus["source"]) => {
+      const reason = `it does not lead to the ${role} of migration ${id}, ${place}`;
+      const hint = `give the files in the order SRC-CONFIG DEST-CONFIG; those that it was begun with: stowage objectstorage migration show ${id}`;
+      throw new StowageError("CONFIG_INVALID", { file, key, reason }, { hint });
+    };
+    if (![from.workingSet, from.archive].includes(selection.sourceBackendId)) {
+      refuse(files[0], "services.catalog.object_store", "source", source);
+    }
+    if (![to.workingSet, to.archive].includes(selection.destinationBackendId)) {
+      refuse(files[1], "services.catalog.object_store", "destination", destination);
+    }
+    if (to.archive !== selection.archiveBackendId) {
+      refuse(files[1], "services.catalog.analysis_archive", "archive", destination);
+    }
+  }
+
+  async leftElsewhere(call: Call): Promise<readonly Left[]> {
     const { workingSet, archive, others = [] } = this.#destination;
-    const named = new Set([workingSet, ...(archive === undefined ? [] : [archive]), ...others].map(describeSection));
-    return (await this.store.elsewhere(call)).filter(({ place }) => !named.has(place));
+    const elsewhere = await this.store.elsewhere(call);
+    const sections = [workingSet, ...(archive === undefined ? [] : [archive]), ...others];
+    const named = await Promise.all(sections.map((section) => this.store.copies.knownAs(section)));
+    return elsewhere
+      .filter(({ backendId }) => !named.includes(backendId))
+      .map(({ place, objects }) => ({ place, objects }));
   }
 
   override async [Symbol.asyncDispose](): Promise<void> {
     await this.#entered?.[Symbol.asyncDispose]();
     await super[Symbol.asyncDispose]();
   }
+
+  /** Other processes that have the store open and can't reach these; what lies in the database itself everybody reaches. */
+  readonly #unready = async (ids: readonly number[]): Promise<readonly string[]> => {
+    const apart = ids.filter((id) => this.store.reachable.includes(id));
+    const itself = nameOfProcess(purpose);
+    return (await processesWithout(this.database, apart)).filter((name) => name !== itself);
+  };
 
   async #order(request: MigrationRequest, idOf: IdOf): Promise<MigrationOrder> {
     const { keepsSources, verify, isOnline, files, ...flags } = request;

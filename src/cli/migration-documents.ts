@@ -26,10 +26,12 @@ const summary = {
   migrate_from: place,
   migrate_to: place,
   archive_documents_to_migrate: count,
-  archive_documents_migrated: count.describe(
-    "verified at the destination, and gone from the source unless they are kept",
+  archive_documents_migrated: count.describe("verified at the destination, and found there"),
+  sources_left: count.describe(
+    "of these, those that have not gone from their source yet: readers may need them, or they could not be deleted",
   ),
   online_migration: z.boolean(),
+  verify: z.enum(["readback", "checksum"]).describe("how copies are compared with what was copied"),
   superseded: count.describe("changed or deleted meanwhile: nothing was to be moved"),
   failed: count.describe("that could not go on, until now"),
   bytes,
@@ -57,6 +59,7 @@ export const migrationDocuments = {
         groups: z.array(group),
         objects: count,
         bytes,
+        isSamePlace: z.boolean().describe("source and destination are one place: there is nothing to move"),
         unfinished: id.optional().describe("the migration that is gone on with"),
         others: z.array(z.string()).describe("processes that have the object store open"),
       }),
@@ -73,7 +76,9 @@ export const migrationDocuments = {
         event: z.literal("estimate"),
         objects: count,
         bytes,
-        seconds: count.optional().describe("from what the test documents took; missing where a store can't be used"),
+        seconds: count
+          .optional()
+          .describe("from what the test documents took, and --max-rate; missing where a store can't be used"),
         space: z
           .array(z.strictObject({ place, neededBytes: bytes, freeBytes: bytes.optional() }))
           .describe("at the destinations; free space is missing where the store can't tell"),
@@ -101,14 +106,12 @@ export const migrationDocuments = {
           .optional()
           .describe("where it was written to, secrets as they stand in the destination's file"),
         text: z.string().describe("YAML, secrets masked"),
-        left: z
-          .array(z.strictObject({ place, objects: count, isConfigured: z.boolean() }))
-          .describe("objects at places that it does not name"),
+        left: z.array(z.strictObject({ place, objects: count })).describe("objects at places that it does not name"),
       }),
       z.strictObject({ event: z.literal("summary"), ...summary }),
     ])
     .describe(
-      "one line of `stowage objectstorage migrate -o json` and `… migration resume -o json`; the last one is the summary, or of a migration that was not begun the plan, the estimate or `declined`",
+      "one line of `stowage objectstorage migrate -o json` and `… migration resume -o json`; the last one is the summary, or of a migration that was not begun the configuration (there was nothing to move), the estimate, `declined`, or the plan where it was refused",
     ),
   "objectstorage-list-migrations": z
     .strictObject({ migrations: z.array(z.strictObject(summary)).describe("the oldest first") })

@@ -1,4 +1,4 @@
-import type { MigrationSurvey, Migrator } from "../app/index.ts";
+import type { MigrationSurvey, MigrationWork, Migrator } from "../app/index.ts";
 import type { StowageError } from "../errors/index.ts";
 import type { Context } from "./context.ts";
 import { formatBytes, formatDuration, plural } from "./format.ts";
@@ -10,6 +10,7 @@ export async function rehearse(
   context: Context,
   migrator: Migrator,
   survey: MigrationSurvey,
+  pace: Omit<MigrationWork, "watch">,
   events: MigrationEvents | undefined,
 ): Promise<void> {
   const { output, call, colors } = context;
@@ -26,7 +27,7 @@ export async function rehearse(
       await output.flush();
     }
   }
-  const { seconds, space } = await rehearsal.estimate();
+  const { seconds, space } = await rehearsal.estimate(pace);
   const { objects, bytes } = survey;
   if (events !== undefined) {
     await events.send({ event: "estimate", objects, bytes, seconds, space });
@@ -35,10 +36,10 @@ export async function rehearse(
       seconds === undefined ? "how long that takes can't be said" : `about ${formatDuration(seconds * 1000)}`;
     await output.write(`\n${plural(objects, "object")}, ${formatBytes(bytes)}: ${time}; nothing was moved\n`);
     for (const { place, neededBytes, freeBytes } of space) {
-      if (freeBytes === undefined) continue;
-      const isEnough = freeBytes > neededBytes ? "" : colors.red(": not enough");
+      const free = freeBytes === undefined ? "how much is free there can't be told" : `${formatBytes(freeBytes)} free`;
+      const isEnough = freeBytes === undefined || freeBytes > neededBytes;
       await output.write(
-        `${printable(place)}: ${formatBytes(neededBytes)} needed, ${formatBytes(freeBytes)} free${isEnough}\n`,
+        `${printable(place)}: ${formatBytes(neededBytes)} needed, ${free}${isEnough ? "" : colors.red(": not enough")}\n`,
       );
     }
     await output.flush();

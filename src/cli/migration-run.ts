@@ -1,4 +1,5 @@
-import { lstat, open } from "node:fs/promises";
+import { access, constants, lstat, open } from "node:fs/promises";
+import { dirname } from "node:path";
 import type { MigrationWork, Migrator, RecordedMigration } from "../app/index.ts";
 import { type Configuration, readStorageText } from "../config/index.ts";
 import { messageOf, StowageError } from "../errors/index.ts";
@@ -35,18 +36,22 @@ export function paceOf({ concurrency, maxRate }: ResumeFlags): PaceOptions {
 }
 
 /**
- * Before hours of work: nothing that is there is ever overwritten.
+ * Before hours of work: nothing that is there is ever overwritten, and its directory takes a new file.
  * @throws StowageError `INPUT_INVALID`
  */
-export async function refuseExistingFile(file: string | undefined): Promise<void> {
+export async function refuseUnusableFile(file: string | undefined): Promise<void> {
   if (file === undefined) return;
-  const isThere = await lstat(file).then(
-    () => true,
-    (error: NodeJS.ErrnoException) => error.code !== "ENOENT",
-  );
-  if (!isThere) return;
-  const reason = "it is there already, or its directory can't be reached; name a new file";
-  throw new StowageError("INPUT_INVALID", { what: "--write-config", value: file, reason });
+  const refuse = (reason: string) => new StowageError("INPUT_INVALID", { what: "--write-config", value: file, reason });
+  try {
+    await lstat(file);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw refuse(messageOf(error));
+    await access(dirname(file), constants.W_OK | constants.X_OK).catch((failure: unknown) => {
+      throw refuse(`no file can be made in its directory: ${messageOf(failure)}`);
+    });
+    return;
+  }
+  throw refuse("it is there already; name a new file");
 }
 
 export function question(isOnline: boolean): string {
@@ -180,8 +185,11 @@ export async function conclude(
   const writing = async () => {
     if (events === undefined) await writeEnd(context, summary, failures);
     else for (const failure of failures) await events.send({ event: "failure", ...failure });
-    if (isComplete) await presentConfiguration(context, migrator, destination, writeConfig, events);
-    await events?.send({ event: "summary", ...summary });
+    try {
+      if (isComplete) await presentConfiguration(context, migrator, destination, writeConfig, events);
+    } finally {
+      await events?.send({ event: "summary", ...summary });
+    }
   };
   // Whether everything was moved is worth more than whether somebody reads of it.
   const trouble = await writing().then(
@@ -233,7 +241,10 @@ export async function writeFailures(
   await writeTable(output, columns, rows(), colors.bold);
 }
 
-/** @throws StowageError `INPUT_OUTPUT_FAILED` */
+/**
+ * Shown where it can't be written to its file.
+ * @throws StowageError `INPUT_OUTPUT_FAILED`, `INPUT_FILE_UNWRITABLE`
+ */
 export async function presentConfiguration(
   context: Context,
   migrator: Migrator,
@@ -249,24 +260,28 @@ export async function presentConfiguration(
       "objects lie at a place that this configuration does not name; add it to services.catalog.other_object_stores",
     );
   }
-  if (writeConfig !== undefined) await writeConfiguration(writeConfig, await readStorageText(destination, false));
+  const failure = writeConfig === undefined ? undefined : await writeConfiguration(writeConfig, destination);
+  const file = failure === undefined ? writeConfig : undefined;
   const text = await readStorageText(destination, true);
-  if (events !== undefined) {
-    return await events.send({ event: "configuration", file: writeConfig, text, left });
-  }
-  if (writeConfig === undefined) {
+  if (events !== undefined) await events.send({ event: "configuration", file, text, left });
+  else if (file === undefined) {
     await output.write("\nAfter this migration, your configuration must have these sections (secrets are masked):\n\n");
     await output.write(printableJson(text));
-  } else await output.write(`\nThe configuration to put in place is in ${printable(writeConfig)}\n`);
+  } else await output.write(`\nThe configuration to put in place is in ${printable(file)}\n`);
   await output.flush();
+  if (failure !== undefined) throw failure;
 }
 
-async function writeConfiguration(file: string, text: string): Promise<void> {
+/** Returns what was wrong. */
+async function writeConfiguration(file: string, destination: Configuration): Promise<StowageError | undefined> {
+  const text = await readStorageText(destination, false);
   try {
     await using handle = await open(file, "wx", 0o600);
     await handle.writeFile(text);
     await handle.sync();
+    return undefined;
   } catch (error) {
-    throw new StowageError("INPUT_OUTPUT_FAILED", { reason: `${file}: ${messageOf(error)}` }, { cause: error });
+    const hint = "the configuration is shown instead, secrets masked; everything that was to be moved has been moved";
+    return new StowageError("INPUT_FILE_UNWRITABLE", { file, reason: messageOf(error) }, { cause: error, hint });
   }
 }

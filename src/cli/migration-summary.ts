@@ -23,9 +23,13 @@ export interface MigrationSummary {
   readonly migrate_from: string;
   readonly migrate_to: string;
   readonly archive_documents_to_migrate: number;
-  /** At the destination; with the sources gone where they are to go. */
+  /** Verified and found at the destination. */
   readonly archive_documents_migrated: number;
+  /** Of these, those whose sources readers may still need. */
+  readonly sources_left: number;
   readonly online_migration: boolean;
+  /** How copies are compared with what was copied. */
+  readonly verify: "readback" | "checksum";
   /** Changed or deleted meanwhile: there was nothing to move. */
   readonly superseded: number;
   readonly failed: number;
@@ -55,8 +59,10 @@ export function summaryOf(migration: RecordedMigration, now: Date): MigrationSum
     migrate_from: migration.source.place,
     migrate_to: migration.destination.place,
     archive_documents_to_migrate: migration.objects,
-    archive_documents_migrated: counts.done.objects,
+    archive_documents_migrated: counts.switched.objects + counts.done.objects,
+    sources_left: counts.switched.objects,
     online_migration: options.isOnline,
+    verify: options.verify,
     superseded: counts.superseded.objects,
     failed: counts.failed.objects,
     bytes: migration.bytes,

@@ -1,4 +1,4 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { PassThrough } from "node:stream";
@@ -85,6 +85,8 @@ interface World {
   readonly steps?: readonly CheckStep[];
   readonly others?: readonly string[];
   readonly objects?: number;
+  readonly isSamePlace?: boolean;
+  readonly otherPlaces?: StowageError;
   readonly unfinished?: RecordedMigration;
   readonly stdin?: string;
   readonly stdout?: FakeStream;
@@ -108,7 +110,8 @@ async function run(line: string, world: World = {}) {
     async survey() {
       asked.push("survey");
       const groups = objects === 0 ? [] : [group];
-      return { groups, objects, bytes: 5_000_000, unfinished: world.unfinished };
+      const isSamePlace = world.isSamePlace ?? false;
+      return { groups, objects, bytes: 5_000_000, isSamePlace, unfinished: world.unfinished };
     },
     rehearse: () =>
       ({
@@ -121,6 +124,9 @@ async function run(line: string, world: World = {}) {
     async enter(isOnline) {
       asked.push(isOnline ? "share" : "take");
     },
+    async refuseOtherPlaces() {
+      if (world.otherPlaces !== undefined) throw world.otherPlaces;
+    },
     async plan() {
       asked.push("plan");
       return 3;
@@ -129,7 +135,7 @@ async function run(line: string, world: World = {}) {
       asked.push(`run ${id}`);
       return (await world.run?.(work, call)) ?? record;
     },
-    leftElsewhere: async () => [{ place, isConfigured: true, objects: 7 }],
+    leftElsewhere: async () => [{ place, objects: 7 }],
     [Symbol.asyncDispose]: async () => {
       asked.push("close");
     },
@@ -225,10 +231,62 @@ describe("migrate", () => {
 
   it("goes on with one that was begun, as it was begun, and moves what has come since", async () => {
     const unfinished = { ...incomplete, id: 2, options: { ...incomplete.options, isOnline: true } };
-    const { code, stdout, asked } = await run("objectstorage migrate A B -y", { unfinished });
+    const { code, stdout, asked } = await run("objectstorage migrate A B -y --online", { unfinished });
     expect(code).toBe(0);
     expect(asked).toEqual(["survey", "share", "run 2", "survey", "plan", "run 3", "close"]);
     expect(stdout).toMatch(/^going on with migration 2 of .*, which is incomplete: 1,170 of 1,200 objects done$/m);
+  });
+
+  it.each([
+    ["", { isOnline: true }, /begun with --online/],
+    ["--online", {}, /begun without --online/],
+    ["", { verify: "checksum" }, /begun with --verify checksum/],
+    ["--verify checksum --online --dry-run", {}, /begun with --verify readback and without --online/],
+  ] as const)("refuses to go on with one in another way: migrate %s", async (flags, options, told) => {
+    const unfinished = { ...incomplete, id: 2, options: { ...incomplete.options, ...options } };
+    const line = `objectstorage migrate A B -y ${flags}`.trim();
+    const { code, stderr, asked } = await run(line, { unfinished });
+    expect({ code, asked }).toEqual({ code: 1, asked: ["survey", "close"] });
+    expect(stderr).toMatch(told);
+    expect(stderr).toContain("stowage objectstorage migration resume 2");
+    expect(stderr).toContain("code: MIGRATION_DIFFERS");
+  });
+
+  it("finds out before anything moves that the configuration can't be written", async () => {
+    for (const file of [join(directory, "missing", "x.yaml"), join(directory, "a.yaml"), join(directory, "a.yaml/x")]) {
+      const { code, stderr, asked } = await run(`objectstorage migrate A B -y --write-config ${file}`);
+      expect({ code, asked }).toEqual({ code: 2, asked: [] });
+      expect(stderr).toContain("--write-config");
+    }
+  });
+
+  it("shows the configuration, and names the file, when it can't be written at the end", async () => {
+    for (const format of ["table", "json"]) {
+      const gone = join(directory, `gone-${format}`);
+      await mkdir(gone);
+      const { code, stdout, stderr } = await run(
+        `objectstorage migrate A B -y -o ${format} --write-config ${gone}/x.yaml`,
+        {
+          run: async () => {
+            await rm(gone, { recursive: true });
+            return complete;
+          },
+        },
+      );
+      expect(code).toBe(1);
+      expect(stderr).toMatch(/INPUT_FILE_UNWRITABLE/);
+      expect(stderr).toContain(`${gone}/x.yaml`);
+      if (format === "table") expect(stdout).toContain("your configuration must have these sections");
+      else {
+        const [configuration, summary] = eventsIn(stdout).slice(-2);
+        expect(configuration).toMatchObject({
+          event: "configuration",
+          text: expect.stringContaining("storage_driver"),
+        });
+        expect(configuration).not.toHaveProperty("file");
+        expect(summary).toMatchObject({ event: "summary", state: "complete" });
+      }
+    }
   });
 
   it("ends with 1 when something is left, names the first failures and how to see all", async () => {
@@ -290,7 +348,11 @@ describe("migrate", () => {
   it("asks nothing when there is nothing to move", async () => {
     const { code, stdout, asked } = await run("objectstorage migrate A B", { objects: 0 });
     expect({ code, asked }).toEqual({ code: 0, asked: ["survey", "close"] });
-    expect(stdout).toContain("nothing to move");
+    expect(stdout).toContain("nothing to move: no selected document");
+    const same = await run("objectstorage migrate A B", { objects: 0, isSamePlace: true });
+    expect(same.stdout).toContain("nothing to move: source and destination are the same place");
+    const json = await run("objectstorage migrate A B -o json", { objects: 0, isSamePlace: true });
+    expect(eventsIn(json.stdout)).toMatchObject([{ event: "plan", isSamePlace: true }, { event: "configuration" }]);
   });
 });
 
@@ -321,6 +383,14 @@ describe("the journal", () => {
 });
 
 describe("migration resume", () => {
+  it("refuses files that do not lead to its places, also when it is complete", async () => {
+    const otherPlaces = new StowageError("CONFIG_INVALID", { file: "b.yaml", reason: "other" });
+    for (const record of [incomplete, complete]) {
+      const { code, stdout, asked } = await run("objectstorage migration resume 3 B A -y", { record, otherPlaces });
+      expect({ code, stdout, asked }).toEqual({ code: 2, stdout: "", asked: ["close"] });
+    }
+  });
+
   it("refuses one that was cancelled, and half of the files", async () => {
     const cancelled = { ...incomplete, state: "cancelled" } as const;
     expect((await run("objectstorage migration resume 3 -y A B", { record: cancelled })).code).toBe(2);

@@ -32,6 +32,7 @@ export const codes = {
   INPUT_INTERRUPTED: code<{ what?: string }>(499, 130, "never", "interrupted"),
   INPUT_DECLINED: code<{ what: string }>(409, 1, "never", "not confirmed"),
   INPUT_OUTPUT_FAILED: code<{ reason: string }>(500, 1, "never", "standard output can't be written"),
+  INPUT_FILE_UNWRITABLE: code<{ file: string; reason: string }>(500, 1, "never", "a file can't be written"),
 
   // CONFIG
   CONFIG_INVALID: code<{ key?: string; file?: string; line?: number; reason: string }>(
@@ -244,6 +245,12 @@ export const codes = {
     1,
     "never",
     "another migration that has not come to its end has some of these objects",
+  ),
+  MIGRATION_DIFFERS: code<{ migration: number; reason: string }>(
+    409,
+    1,
+    "never",
+    "a migration of the same documents was begun with other options",
   ),
   MIGRATION_BUSY: code<{ migration: number; executor: string }>(
     409,

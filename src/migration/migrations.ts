@@ -6,6 +6,7 @@ import { Mover } from "./mover.ts";
 import { unfinished } from "./moves.ts";
 import { canonical, type MigrationOrder, optionsOf, selectionFrom } from "./order.ts";
 import { Pace } from "./pace.ts";
+import { type MigrationSnapshot, type ProgressKeeper, progressOf } from "./progress.ts";
 import {
   abandonMoves,
   beginLife,
@@ -42,23 +43,11 @@ export interface MigrationPace {
   readonly unready?: (backendIds: readonly number[], call: Call) => Promise<readonly string[]>;
 }
 
-export interface MigrationSnapshot {
-  readonly id: number;
-  readonly phase: "planning" | "moving" | "trying again" | "waiting for writers" | "waiting for readers" | "ended";
-  readonly objects: number;
-  readonly bytes: number;
-  /** At their destination, or superseded. */
-  readonly objectsDone: number;
-  readonly bytesDone: number;
-  /** These, and what was copied since and has still to be verified and switched. Shows between two batches that something happens. */
-  readonly bytesCopied: number;
-  /** So far; some may still go through. */
-  readonly failures: number;
-}
-
 export interface MigrationStatus extends MigrationRecord {
   readonly counts: MoveCounts;
 }
+
+type Backends = Pick<Selection, "sourceBackendId" | "destinationBackendId" | "archiveBackendId">;
 
 const retryDelaysMs = [1000, 5000];
 /** Between two looks at what others are doing. */
@@ -150,7 +139,7 @@ export class Migrations {
     );
     const self = await beginLife(this.#database, id, pace.executor);
     if (self === undefined) return await this.get(id);
-    const done = progressOf(record, pace);
+    const done = progressOf(record, pace.watch);
     const ending = endingAfter(call, lock);
     const options = { keepsSources, verify, isExclusive: !isOnline, moved: done.moved, copied: done.copied };
     const speed = new Pace(pace.clock, pace.concurrency, pace.bytesPerSecondMax);
@@ -183,6 +172,16 @@ export class Migrations {
     }
   }
 
+  /** @throws StowageError `MIGRATION_STORE_IN_USE` when others have the store open and can't reach all places of an online migration */
+  async refuseUnready(selection: Backends, unready: MigrationPace["unready"], call: Call): Promise<void> {
+    const { sourceBackendId, destinationBackendId, archiveBackendId } = selection;
+    const processes = (await unready?.([sourceBackendId, destinationBackendId, archiveBackendId], call)) ?? [];
+    if (processes.length === 0) return;
+    const hint =
+      "they do not know both stores: add the destination to services.catalog.other_object_stores of their configuration and start them again";
+    throw new StowageError("MIGRATION_STORE_IN_USE", { processes }, { hint });
+  }
+
   /** New objects go to the destination, once everybody can reach it. */
   async #redirect(
     { id, options }: MigrationRecord,
@@ -191,16 +190,7 @@ export class Migrations {
     call: Call,
   ): Promise<void> {
     const { sourceBackendId, destinationBackendId, archiveBackendId, buckets } = options.selection;
-    const unready = await pace.unready?.([sourceBackendId, destinationBackendId, archiveBackendId], call);
-    if (unready !== undefined && unready.length > 0) {
-      throw new StowageError(
-        "MIGRATION_STORE_IN_USE",
-        { processes: unready },
-        {
-          hint: "they do not know both stores: add the destination to services.catalog.other_object_stores of their configuration and start them again",
-        },
-      );
-    }
+    await this.refuseUnready(options.selection, pace.unready, call);
     const to = (bucket: string) => (bucket === archiveBucket ? archiveBackendId : destinationBackendId);
     const redirects = (buckets ?? ["*", archiveBucket])
       .map((bucket) => ({ backendId: sourceBackendId, bucket, toBackendId: to(bucket) }))
@@ -360,50 +350,6 @@ function endingAfter(call: Call, lock: HeldLock): { readonly call: Call; stop():
     stop() {
       clearTimeout(timer);
       call.signal.removeEventListener("abort", begin);
-    },
-  };
-}
-
-interface ProgressKeeper {
-  phase(now: MigrationSnapshot["phase"]): void;
-  planned(totals: { readonly objects: number; readonly bytes: number }): void;
-  moved(objects: number, bytes: number, failed: number): void;
-  copied(bytes: number): void;
-}
-
-function progressOf(record: MigrationStatus, pace: MigrationPace): ProgressKeeper {
-  const { counts } = record;
-  let phase: MigrationSnapshot["phase"] = "moving";
-  let objectsDone = counts.switched.objects + counts.done.objects + counts.superseded.objects;
-  let bytesDone = counts.switched.bytes + counts.done.bytes + counts.superseded.bytes;
-  let bytesCopied = bytesDone;
-  let failures = 0;
-  const { id } = record;
-  let { objects, bytes } = record;
-  const tell = () => {
-    pace.watch({ id, phase, objects, bytes, objectsDone, bytesDone, bytesCopied, failures });
-  };
-  return {
-    phase(now: MigrationSnapshot["phase"]) {
-      phase = now;
-      tell();
-    },
-    planned(totals) {
-      objects = totals.objects;
-      bytes = totals.bytes;
-      tell();
-    },
-    moved(movedObjects, movedBytes, failed) {
-      objectsDone += movedObjects;
-      bytesDone += movedBytes;
-      // What was copied in an earlier life, or could not be verified and is copied again, makes the sum no more than a guess.
-      bytesCopied = Math.max(bytesDone, bytesCopied);
-      failures += failed;
-      tell();
-    },
-    copied(copiedBytes) {
-      bytesCopied = Math.min(bytes, bytesCopied + copiedBytes);
-      tell();
     },
   };
 }

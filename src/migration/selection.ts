@@ -56,3 +56,12 @@ export function selectionOf(flags: SelectionFlags, source: StoreBackends, destin
     ...(until === undefined ? {} : { until }),
   };
 }
+
+/** Nothing of it could move, wherever it lies. */
+export function isSamePlace({ sourceBackendId, destinationBackendId, archiveBackendId, buckets }: Selection): boolean {
+  const mayHave = (isAsked: (bucket: string) => boolean) => buckets === undefined || buckets.some(isAsked);
+  return (
+    !(mayHave((bucket) => bucket !== archiveBucket) && destinationBackendId !== sourceBackendId) &&
+    !(mayHave((bucket) => bucket === archiveBucket) && archiveBackendId !== sourceBackendId)
+  );
+}

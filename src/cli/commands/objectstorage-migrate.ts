@@ -13,7 +13,7 @@ import {
   paceOf,
   presentConfiguration,
   question,
-  refuseExistingFile,
+  refuseUnusableFile,
   warnOfOthers,
 } from "../migration-run.ts";
 import { absolute } from "../migration-settings.ts";
@@ -28,25 +28,25 @@ export async function objectstorageMigrate(
   const { call, format, output } = context;
   const request = requestOf(flags, files);
   const pace = paceOf(flags);
-  await refuseExistingFile(flags.writeConfig);
+  await refuseUnusableFile(flags.writeConfig);
   const events = format === "json" ? new MigrationEvents(output) : undefined;
   const { migrator: opened, destination } = await context.openMigrator(files);
   await using migrator = opened;
   const survey = await migrator.survey(request, call);
   await show(context, migrator, survey, events);
-  if (flags.dryRun) return await rehearse(context, migrator, survey, events);
+  if (survey.unfinished !== undefined) refuseOtherOptions(survey.unfinished, request);
+  if (flags.dryRun) return await rehearse(context, migrator, survey, pace, events);
   if (survey.objects === 0 && survey.unfinished === undefined) {
     return await presentConfiguration(context, migrator, destination, flags.writeConfig, events);
   }
-  // One that was begun goes on as it was begun.
-  const isOnline = survey.unfinished?.options.isOnline ?? request.isOnline;
+  const { isOnline } = request;
   await warnOfOthers(context, migrator, isOnline);
   if (!(flags.dontask || flags.yes) && !(await confirm(context, question(isOnline)))) {
     return await decline(context, events);
   }
   await migrator.enter(isOnline, call);
   const begin = async (unfinished: RecordedMigration | undefined) => {
-    const id = unfinished?.id ?? (await migrator.plan({ ...request, isOnline }, call));
+    const id = unfinished?.id ?? (await migrator.plan(request, call));
     await events?.send({ event: "started", id, isResumed: unfinished !== undefined });
     return await carryOut(context, migrator, await migrator.get(id, call), pace, events);
   };
@@ -61,6 +61,26 @@ export async function objectstorageMigrate(
     destination,
     flags.writeConfig,
     events,
+  );
+}
+
+/**
+ * One that was begun goes on as it was begun, and nobody shall believe anything else.
+ * @throws StowageError `MIGRATION_DIFFERS`
+ */
+function refuseOtherOptions({ id, options }: RecordedMigration, { verify, isOnline }: MigrationRequest): void {
+  const nameOf = (isIt: boolean) => (isIt ? "with --online" : "without --online");
+  const differences = [
+    ...(options.verify === verify ? [] : [`with --verify ${options.verify}`]),
+    ...(options.isOnline === isOnline ? [] : [nameOf(options.isOnline)]),
+  ];
+  if (differences.length === 0) return;
+  throw new StowageError(
+    "MIGRATION_DIFFERS",
+    { migration: id, reason: `it was begun ${differences.join(" and ")}` },
+    {
+      hint: `go on with it as it was begun: stowage objectstorage migration resume ${id}, or end it: … migration cancel ${id}`,
+    },
   );
 }
 
@@ -103,12 +123,21 @@ async function show(
   events: MigrationEvents | undefined,
 ): Promise<void> {
   const { output, colors } = context;
-  const { groups, objects, bytes, unfinished } = survey;
+  const { groups, objects, bytes, isSamePlace, unfinished } = survey;
   if (events !== undefined) {
     const others = await migrator.others();
-    return await events.send({ event: "plan", groups, objects, bytes, unfinished: unfinished?.id, others });
+    return await events.send({
+      event: "plan",
+      groups,
+      objects,
+      bytes,
+      isSamePlace,
+      unfinished: unfinished?.id,
+      others,
+    });
   }
-  if (objects === 0) await output.write("nothing to move: no selected document lies at the source\n");
+  if (isSamePlace) await output.write("nothing to move: source and destination are the same place\n");
+  else if (objects === 0) await output.write("nothing to move: no selected document lies at the source\n");
   else {
     await writeTable(
       output,

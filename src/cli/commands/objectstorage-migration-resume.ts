@@ -5,7 +5,7 @@ import { formatCount, formatTime, plural } from "../format.ts";
 import { MigrationEvents } from "../migration-events.ts";
 import { parseMigrationId } from "../migration-id.ts";
 import type { ResumeFlags } from "../migration-program.ts";
-import { carryOut, conclude, decline, paceOf, question, refuseExistingFile, warnOfOthers } from "../migration-run.ts";
+import { carryOut, conclude, decline, paceOf, question, refuseUnusableFile, warnOfOthers } from "../migration-run.ts";
 import { printable } from "../printable.ts";
 
 export async function objectstorageMigrationResume(
@@ -17,7 +17,7 @@ export async function objectstorageMigrationResume(
   const { call, format, output, host } = context;
   const id = parseMigrationId(text);
   const pace = paceOf(flags);
-  await refuseExistingFile(flags.writeConfig);
+  await refuseUnusableFile(flags.writeConfig);
   if (givenSource !== undefined && givenDestination === undefined) {
     throw new StowageError("INPUT_INVALID", { what: "SRC-CONFIG without DEST-CONFIG" }, { hint: "give both, or none" });
   }
@@ -26,6 +26,7 @@ export async function objectstorageMigrationResume(
   const { migrator: opened, destination } = await context.openMigrator(files);
   await using migrator = opened;
   const migration = await migrator.get(id, call);
+  await migrator.refuseOtherPlaces(migration, files, call);
   if (migration.state === "complete") {
     return await conclude(context, migrator, migration, destination, flags.writeConfig, events);
   }

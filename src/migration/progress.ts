@@ -1,0 +1,63 @@
+import type { MigrationRecord, MoveCounts } from "./rows.ts";
+
+export interface MigrationSnapshot {
+  readonly id: number;
+  readonly phase: "planning" | "moving" | "trying again" | "waiting for writers" | "waiting for readers" | "ended";
+  readonly objects: number;
+  readonly bytes: number;
+  /** At their destination, or superseded. */
+  readonly objectsDone: number;
+  readonly bytesDone: number;
+  /** These, and what was copied since and has still to be verified and switched. Shows between two batches that something happens. */
+  readonly bytesCopied: number;
+  /** So far; some may still go through. */
+  readonly failures: number;
+}
+
+/** How far a migration is, told to whoever watches it. */
+export interface ProgressKeeper {
+  phase(now: MigrationSnapshot["phase"]): void;
+  planned(totals: { readonly objects: number; readonly bytes: number }): void;
+  moved(objects: number, bytes: number, failed: number): void;
+  copied(bytes: number): void;
+}
+
+export function progressOf(
+  record: MigrationRecord & { readonly counts: MoveCounts },
+  watch: (snapshot: MigrationSnapshot) => void,
+): ProgressKeeper {
+  const { counts } = record;
+  let phase: MigrationSnapshot["phase"] = "moving";
+  let objectsDone = counts.switched.objects + counts.done.objects + counts.superseded.objects;
+  let bytesDone = counts.switched.bytes + counts.done.bytes + counts.superseded.bytes;
+  let bytesCopied = bytesDone;
+  let failures = 0;
+  const { id } = record;
+  let { objects, bytes } = record;
+  const tell = () => {
+    watch({ id, phase, objects, bytes, objectsDone, bytesDone, bytesCopied, failures });
+  };
+  return {
+    phase(now: MigrationSnapshot["phase"]) {
+      phase = now;
+      tell();
+    },
+    planned(totals) {
+      objects = totals.objects;
+      bytes = totals.bytes;
+      tell();
+    },
+    moved(movedObjects, movedBytes, failed) {
+      objectsDone += movedObjects;
+      bytesDone += movedBytes;
+      // What was copied in an earlier life, or could not be verified and is copied again, makes the sum no more than a guess.
+      bytesCopied = Math.max(bytesDone, bytesCopied);
+      failures += failed;
+      tell();
+    },
+    copied(copiedBytes) {
+      bytesCopied = Math.min(bytes, bytesCopied + copiedBytes);
+      tell();
+    },
+  };
+}
