@@ -402,8 +402,38 @@ describe("variables", () => {
       "set OTHER, or write the value into the file",
     ]);
     expect(failure(`a: ${reference("constructor")}`)[2]).toBe("the environment variable constructor is not set");
-    expect(parse(`a: $HOME $$ \${} \${1} \${A-b}`).warnings).toHaveLength(1);
+    expect(parse("a: $HOME $$ $ {open}").warnings).toHaveLength(1);
   });
+});
+
+it.each(["my-var.x", "1", "a b", "a: b", "x #y", "[", "a,b", "ü€", "A".repeat(200)])(
+  "a variable may have any name: %s",
+  (name) => {
+    const variables = { [name]: "ABC" };
+    for (const text of [`"/x/${reference(name)}/y"`, `'/x/${reference(name)}/y'`, `/x/${reference(name)}/y`]) {
+      for (const written of [`tmp_dir: ${text}`, `{tmp_dir: ${text}, log_level: 1}`]) {
+        const { temporaryDirectory, values } = parse(written, variables);
+        expect(temporaryDirectory).toBe("/x/ABC/y");
+        expect(values.find(({ key }) => key === "tmp_dir")?.source).toMatchObject({ variables: [name] });
+      }
+      expect(failure(`\ntmp_dir: ${text}`).slice(1, 3)).toEqual([
+        2,
+        expect.stringMatching(/^the environment var.* is not set$/),
+      ]);
+    }
+  },
+);
+
+it.each([
+  [reference(""), /names no environment variable/],
+  [`'a${reference("")}b'`, /names no environment variable/],
+  [`"${reference("a'b")}"`, /can't have quotes, braces or line breaks/],
+  [`"${reference("a\n    b")}"`, /can't have quotes, braces or line breaks/],
+  [reference("p4ss word"), /^the environment variable that \$\{…\} names is not set$/],
+])("a reference that names nothing is an error and shows nothing: %j", (text, problem) => {
+  const [, line, reason, hint] = failure(`a:\n  b: ${text}`);
+  expect([line, reason]).toEqual([2, expect.stringMatching(problem)]);
+  expect(hint).toBe(`a value with \${…} in it must itself come from a variable`);
 });
 
 const databaseOf = (password: string) =>

@@ -3,6 +3,7 @@ import { isAlias, isMap, isScalar, isSeq, Pair, parseDocument, Scalar, stringify
 import { StowageError } from "../errors/index.ts";
 import type { Configuration } from "./configuration.ts";
 import { Secret } from "./secret.ts";
+import { isReference, markReferences, unmarkReferences } from "./variables.ts";
 
 const keys = [
   ...["object_store", "archive", "archive_driver", "use_db", "archive_data_dir"],
@@ -15,14 +16,11 @@ const nodesMax = 20_000;
 /** See `readStorageText`. @throws StowageError `CONFIG_INVALID` */
 export function storageText(text: string, { file, values }: Configuration, isMasked: boolean): string {
   const secrets = new Set(isMasked ? values.filter(({ value }) => value instanceof Secret).map(({ key }) => key) : []);
-  // As `parseTree` does it.
-  const marked = text.replace(/\$\{([A-Za-z_][A-Za-z0-9_]*)\}/g, "\ue000\ue000$1\ue001");
   const options = { schema: "failsafe", uniqueKeys: false, prettyErrors: false, logLevel: "silent" } as const;
-  const document = parseDocument(marked, options);
+  const document = parseDocument(markReferences(text), options);
   if (document.errors.length > 0) throw changed(file);
   const sections = new Excerpt(document, secrets, file).sections();
-  const written = stringify(sections, { schema: "failsafe", lineWidth: 0 });
-  return written.replace(/\ue000\ue000(\w+)\ue001/g, "$${$1}");
+  return unmarkReferences(stringify(sections, { schema: "failsafe", lineWidth: 0 }));
 }
 
 class Excerpt {
@@ -91,7 +89,7 @@ class Excerpt {
       return list;
     }
     const { value, type } = isScalar(node) ? node : new Scalar("");
-    const isHidden = this.#secrets.has(path) && !/^\ue000\ue000\w+\ue001$/.test(String(value));
+    const isHidden = this.#secrets.has(path) && !isReference(String(value));
     const copy = new Scalar(isHidden ? "********" : value);
     if (type !== undefined && !isHidden) copy.type = type as Scalar.Type;
     return copy;

@@ -2,6 +2,13 @@ import { type Alias, isAlias, isMap, isScalar, isSeq, LineCounter, type ParsedNo
 import { StowageError } from "../errors/index.ts";
 import { fileBytesMax } from "./configuration.ts";
 import { resolvePlainScalar, type Scalar } from "./plain-scalar.ts";
+import {
+  hasStrayReference,
+  markReferences,
+  replaceReferences,
+  reservedCharacters,
+  unmarkReferences,
+} from "./variables.ts";
 
 /** A YAML document as a tree whose every part knows its line. Aliases and merge keys are resolved: parts may be shared, never circular. */
 export type Tree = ScalarTree | MapTree | ListTree;
@@ -46,6 +53,7 @@ export interface DocumentOrigin {
   readonly variables: Readonly<Record<string, string | undefined>>;
 }
 
+const controlCharacter = new RegExp(`[\\0-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f${reservedCharacters}]`);
 const DEPTH_MAX = 50;
 /** Enough for any configuration, too few for a bomb of aliases. */
 const SIZE_MAX = 20_000;
@@ -60,15 +68,12 @@ export function parseTree(text: string, origin: DocumentOrigin): Tree | undefine
   if (text.length > fileBytesMax) throw invalid(origin.file, 1, `it is larger than ${fileBytesMax} bytes`);
   const lines = new LineCounter();
   const lineAt = (offset: number) => Math.max(1, lines.linePos(offset).line);
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: that is what is looked for
-  const control = /[\0-\x08\x0b\x0c\x0e-\x1f\x7f\ue000\ue001]/.exec(text);
+  const control = controlCharacter.exec(text);
   if (control !== null) {
     const line = text.slice(0, control.index).split("\n").length;
     throw invalid(origin.file, line, "there is a control character");
   }
-  // Braces would end an unquoted text inside of { }. What stands in their place is as long, so that all else stays where it is.
-  const marked = text.replace(/\$\{([A-Za-z_][A-Za-z0-9_]*)\}/g, "\ue000\ue000$1\ue001");
-  const document = parseDocument(marked, {
+  const document = parseDocument(markReferences(text), {
     // Every scalar as text, told apart by its quotes: its type is found after variables are replaced.
     schema: "failsafe",
     // The package compares each key with each other; the builder below does it with a map.
@@ -104,6 +109,8 @@ const reasons: Readonly<Record<string, string>> = {
   TAG_RESOLVE_FAILED: "tags (`!name`) are not supported",
   UNEXPECTED_TOKEN: "something unexpected stands here; perhaps a quote or a bracket is missing",
 };
+
+const noLiteral = `a value with \${…} in it must itself come from a variable`;
 
 class TreeBuilder {
   readonly #origin: DocumentOrigin;
@@ -146,7 +153,7 @@ class TreeBuilder {
     for (const { key, value } of node.items) {
       const keyLine = this.#lineAt((key as ParsedNode).range[0]);
       if (!isScalar(key)) throw this.#invalid(keyLine, "a key must be a plain text");
-      const name = String(key.value ?? "").replaceAll(/[\ue000\ue001]/g, "$");
+      const name = unmarkReferences(String(key.value ?? ""));
       const tree = value === null ? this.#scalar("", true, keyLine) : this.build(value as ParsedNode, depth + 1);
       size += tree.size;
       // Not only at its end: what is merged costs time here.
@@ -184,21 +191,28 @@ class TreeBuilder {
   /** Variables are replaced here, after parsing: a value with `: `, `#` or line breaks in it can't change the document. */
   #scalar(written: string, isPlain: boolean, line: number): ScalarTree {
     const variables: string[] = [];
-    const text = written.replace(/\ue000\ue000([A-Za-z0-9_]+)\ue001/g, (_reference, name: string) => {
+    if (hasStrayReference(written)) {
+      throw this.#invalid(line, `a name in \${…} can't have quotes, braces or line breaks`, noLiteral);
+    }
+    const text = replaceReferences(written, (name) => {
+      if (name === "") throw this.#invalid(line, "a reference without a name names no environment variable", noLiteral);
       const value = Object.hasOwn(this.#origin.variables, name) ? this.#origin.variables[name] : undefined;
-      if (value === undefined) {
-        throw this.#invalid(
-          line,
-          `the environment variable ${name} is not set`,
-          `set ${name}, or write the value into the file`,
-        );
-      }
+      if (value === undefined) throw this.#unset(name, line);
       if (!variables.includes(name)) variables.push(name);
       return value;
     });
     this.#textLength += text.length;
     if (this.#textLength > TEXT_MAX) throw this.#invalid(line, "with its variables replaced, the file is too large");
     return { kind: "scalar", value: isPlain ? resolvePlainScalar(text) : text, text, variables, line, size: 1 };
+  }
+
+  #unset(name: string, line: number): StowageError {
+    // What no shell takes for a name may be a part of a secret that happens to look like a reference.
+    if (!/^[\w.-]{1,100}$/.test(name)) {
+      return this.#invalid(line, `the environment variable that \${…} names is not set`, noLiteral);
+    }
+    const hint = `set ${name}, or write the value into the file`;
+    return this.#invalid(line, `the environment variable ${name} is not set`, hint);
   }
 
   #tooMany(line: number): StowageError {
