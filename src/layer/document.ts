@@ -232,6 +232,9 @@ export class LayerReading implements AsyncDisposable {
   }
 }
 
+/** A layer to merge; `undefined` for one that was not fetched. */
+export type MergeLayer = LayerReading | undefined;
+
 /** What a frame holds is as much a part of the document as the frame. */
 function parsed<T>({ name }: LayerDocument, parse: () => T): T {
   try {

@@ -35,5 +35,16 @@ export interface LayerNode {
   readonly xattrs: Readonly<Record<string, string>> | undefined;
 }
 
+/** A path of the squashed view. */
+export interface MergedEntry {
+  readonly key: PathKey;
+  /** Never of type `hardlink`: those have become what they point to. */
+  readonly node: LayerNode;
+  /** Ordinal of the layer that says so, lowest = 0. */
+  readonly layer: number;
+  /** A directory that no layer names, but that something lies in. */
+  readonly isImplied: boolean;
+}
+
 /** Length of {@link LayerNode.digests}. */
 export const digestsLength = 16 + 20 + 32;

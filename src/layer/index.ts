@@ -11,10 +11,11 @@ export {
   LayerReading,
   type LayerSummary,
   LinesWriter,
+  type MergeLayer,
   parseLines,
   readOwnedFiles,
 } from "./document.ts";
-export type { EntryType, LayerNode } from "./entry.ts";
+export type { EntryType, LayerNode, MergedEntry } from "./entry.ts";
 export type {
   AskedPaths,
   Cataloger,
@@ -32,7 +33,7 @@ export type {
 } from "./findings.ts";
 export { encodeFrame, type Frame, readFrames } from "./frames.ts";
 export type { ExpectedLayer } from "./layer-stream.ts";
-export { type MergedEntry, type MergeLayer, mergeLayers } from "./merge.ts";
+export { mergeLayers } from "./merge.ts";
 export { type Note, type NoteCode, NoteList } from "./notes.ts";
 export { type PathKey, parsePathText, pathText } from "./path.ts";
 export { bytesToText, decodePathText } from "./path-text.ts";

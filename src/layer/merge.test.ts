@@ -126,8 +126,12 @@ describe("merging layers (analysis.md B21–B46)", () => {
   });
 
   it("B29: parents that a layer does not name keep what lower layers say; new ones are 0755 root", async () => {
-    const { tree } = await upper(file("tmp/t", "T"), file("new/n", "N"));
+    const { tree, notes } = await upper(file("tmp/t", "T"), file("d/z", "Z"), file("new/n", "N"));
     expect(tree).toMatchObject({ tmp: "dir 1777 @0", new: "implied dir 755 @1", "new/n": shown("N", 1) });
+    // The directory `d` is the same either way.
+    expect(notes).toEqual(["directory-not-named tmp"]);
+    const named = await squash([lower, [dir("tmp", 0o1777), file("tmp/t", "T")], [file("f", "F")]]);
+    expect(named.notes).toEqual([]);
   });
 
   it("B30: something below a lower file makes a directory of it", async () => {
@@ -171,6 +175,46 @@ describe("merging layers (analysis.md B21–B46)", () => {
     expect(notes).toEqual(["link-to-lower-layer dotted", "link-to-lower-layer lowerlink"]);
   });
 
+  it("B34: a hard link leads through symlinks of lower layers, to their files and to its own layer's", async () => {
+    const links = [link("usr/up", ".."), link("z", "lib"), link("abs", "/z")];
+    const { tree, notes, entries } = await squash([
+      lower,
+      links,
+      [
+        file("usr/lib/own", "O", 0o600),
+        hard("h", "lib/a"),
+        hard("far", "usr/up/abs/b"),
+        hard("mine", "lib/own", 0o600),
+        hard("none", "lib/none"),
+        hard("dir", "abs/."),
+        hard("later", "lib/../late"),
+      ],
+      [file(".wh.lib", "")],
+    ]);
+    expect(tree).toMatchObject({ h: shown("A", 2), far: shown("B", 2), mine: shown("O", 2, "600") });
+    for (const path of ["none", "later"]) expect(tree[path]).toBeUndefined();
+    expect(tree.dir).toBe("-> /z");
+    expect(entries.get("far")?.node.link).toBe("usr\0lib\0b");
+    expect(notes).toEqual([
+      "link-target-missing later",
+      "link-target-missing none",
+      "link-through-lower-symlink mine",
+      "link-to-lower-layer dir",
+      "link-to-lower-layer far",
+      "link-to-lower-layer h",
+    ]);
+  });
+
+  it("B34: links of lower layers that lead a hard link in a circle, or ever further, cost it", async () => {
+    const long = Array.from({ length: 30 }, () => "x".repeat(200)).join("/");
+    const { tree, notes } = await squash([
+      [link("a", "b"), link("b", "a"), link("c", "c/c"), link("long", long)],
+      [hard("h", "a/x"), hard("i", "c/x"), hard("j", "long/x"), file("k", "K")],
+    ]);
+    expect(Object.keys(tree)).toEqual(["a", "b", "c", "k", "long"]);
+    expect(notes).toEqual(["link-target-too-far h", "link-target-too-far i", "link-target-too-far j"]);
+  });
+
   it("B35: a link keeps the content when its target is replaced later, in the layer or above", async () => {
     const inLayer = await upper(file("n", "old"), hard("m", "n"), file("n", "new"));
     expect(inLayer.tree).toMatchObject({ n: shown("new", 1), m: shown("old", 1) });
@@ -203,7 +247,7 @@ describe("merging layers (analysis.md B21–B46)", () => {
     expect(notes).toEqual([
       "link-target-directory todir",
       "link-target-directory toown",
-      "link-target-missing early",
+      "link-target-later early",
       "link-target-missing m",
     ]);
   });
@@ -387,6 +431,11 @@ describe("merging layers (analysis.md B21–B46)", () => {
       [link("rel", "real"), file("rel/.wh..wh..opq", "")],
     ]);
     expect(tree).toEqual({ real: "dir 755 @0", rel: "-> real" });
+  });
+
+  it("B39: a link to a lower file that changes its attributes says so", async () => {
+    const { notes } = await upper(hard("g", "f", 0o4711));
+    expect(notes).toEqual(["link-changes-attributes g", "link-to-lower-layer g"]);
   });
 
   it("B39: links of one layer to one lower file share the attributes of the last, in stream order", async () => {

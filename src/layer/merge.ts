@@ -1,21 +1,8 @@
-import { LayerReading } from "./document.ts";
-import type { LayerEntry, LayerNode } from "./entry.ts";
+import { CrossLayerLinks } from "./cross-layer-links.ts";
+import type { MergeLayer } from "./document.ts";
+import type { LayerEntry, LayerNode, MergedEntry } from "./entry.ts";
 import { NoteList } from "./notes.ts";
 import { isBelow, type PathKey, pathText } from "./path.ts";
-
-/** A path of the squashed view. */
-export interface MergedEntry {
-  readonly key: PathKey;
-  /** Never of type `hardlink`: those have become what they point to. */
-  readonly node: LayerNode;
-  /** Ordinal of the layer that says so, lowest = 0. */
-  readonly layer: number;
-  /** A directory that no layer names, but that something lies in. */
-  readonly isImplied: boolean;
-}
-
-/** A layer to merge; `undefined` for one that was not fetched. */
-export type MergeLayer = LayerReading | undefined;
 
 /**
  * The squashed view of an image, lowest layer first in `layers`, as batches in key order. Memory is bounded by the number of layers, the depth of
@@ -28,7 +15,7 @@ export type MergeLayer = LayerReading | undefined;
  * The readings are read to their end and closed.
  */
 export async function* mergeLayers(layers: readonly MergeLayer[], notes: NoteList): AsyncGenerator<MergedEntry[]> {
-  const links = new CrossLayerLinks(notes);
+  const links = new CrossLayerLinks((below) => merge(below, links, new NoteList({ notesMax: 0 })), notes);
   try {
     for (const [index, layer] of layers.entries()) {
       if (layer && layer.facts.lowerLinks > 0) await links.resolve(layers, index);
@@ -187,7 +174,11 @@ class TreeMerge {
       }
       if (node || hasBelow || entry?.isOpaque) {
         directory ??= { node: undefined, layer };
-        if (node && !directory.node) directory = { node, layer };
+        if (node && !directory.node) {
+          const isNamed = directory.layer === layer;
+          if (!isNamed && key !== "" && !isLikeImplied(node)) this.#notes.add("directory-not-named", pathText(key));
+          directory = { node, layer };
+        }
       }
       if (entry?.isOpaque) childFloor = Math.max(childFloor, layer);
       if (entry?.isWhiteout) {
@@ -240,6 +231,10 @@ const impliedDirectory: LayerNode = {
   xattrs: undefined,
 };
 
+function isLikeImplied({ mode, uid, gid }: LayerNode): boolean {
+  return mode === impliedDirectory.mode && uid === impliedDirectory.uid && gid === impliedDirectory.gid;
+}
+
 function leastKey(cursors: readonly Cursor[]): PathKey {
   let least: PathKey | undefined;
   for (const { batch, at } of cursors) {
@@ -247,85 +242,4 @@ function leastKey(cursors: readonly Cursor[]): PathKey {
     if (least === undefined || key < least) least = key;
   }
   return least as PathKey;
-}
-
-/**
- * Hard links to files of lower layers. For each layer that has some, the layers below are merged once and the targets picked out; what was found
- * stands in for the link from then on. The link entry's attributes count for the target's name too, as all names of a file share them (B39).
- */
-class CrossLayerLinks {
-  readonly #notes: NoteList;
-  readonly #nodes = new Map<number, Map<PathKey, LayerNode>>();
-  readonly #attributes = new Map<PathKey, { linkLayer: number; fileLayer: number; link: LayerNode }[]>();
-
-  constructor(notes: NoteList) {
-    this.#notes = notes;
-  }
-
-  async resolve(layers: readonly MergeLayer[], index: number): Promise<void> {
-    const reading = layers[index];
-    if (!reading) return;
-    const wanted = new Map<PathKey, { key: PathKey; node: LayerNode }[]>();
-    const whitedOut = new Set<PathKey>();
-    // A reading serves once, and these still have to be merged.
-    await using own = await LayerReading.open(reading.document);
-    for await (const entries of own.entries()) {
-      for (const { key, node, isWhiteout } of entries) {
-        if (isWhiteout) whitedOut.add(key);
-        if (node?.type !== "hardlink") continue;
-        const target = node.link as PathKey;
-        const links = wanted.get(target);
-        if (links) links.push({ key, node });
-        else wanted.set(target, [{ key, node }]);
-      }
-    }
-    const nodes = new Map<PathKey, LayerNode>();
-    this.#nodes.set(index, nodes);
-    const last = [...wanted.keys()].reduce((a, b) => (a > b ? a : b), "" as PathKey);
-    await using lower = new AsyncDisposableStack();
-    const below: MergeLayer[] = [];
-    for (const layer of layers.slice(0, index)) below.push(layer && lower.use(await LayerReading.open(layer.document)));
-    search: for await (const entries of merge(below, this, new NoteList({ notesMax: 0 }))) {
-      for (const found of entries) {
-        for (const { key, node } of wanted.get(found.key) ?? []) {
-          this.#connect(index, key, node, found, nodes);
-          if (found.node.type === "dir") this.#notes.add("link-target-directory", pathText(key));
-          else
-            this.#notes.add(whitedOut.has(found.key) ? "link-target-whited-out" : "link-to-lower-layer", pathText(key));
-        }
-        wanted.delete(found.key);
-        if (found.key > last) break search;
-      }
-    }
-    for (const links of wanted.values()) {
-      for (const { key } of links) this.#notes.add("link-target-missing", pathText(key));
-    }
-  }
-
-  #connect(index: number, key: PathKey, link: LayerNode, found: MergedEntry, nodes: Map<PathKey, LayerNode>): void {
-    const { node } = found;
-    if (node.type === "dir") return;
-    if (node.type === "symlink") {
-      nodes.set(key, node);
-      return;
-    }
-    const { mode, uid, gid, mtime } = link;
-    nodes.set(key, { ...node, mode, uid, gid, mtime, xattrs: link.xattrs ?? node.xattrs, link: link.link });
-    const list = this.#attributes.get(found.key) ?? [];
-    list.push({ linkLayer: index, fileLayer: found.layer, link });
-    this.#attributes.set(found.key, list);
-  }
-
-  /** `node` itself, or what a hard link to a lower layer has become; undefined when its target is missing. */
-  nodeOf(layer: number, key: PathKey, node: LayerNode | undefined): LayerNode | undefined {
-    return node?.type === "hardlink" ? this.#nodes.get(layer)?.get(key) : node;
-  }
-
-  /** A visible file with the attributes that links of higher layers gave it. */
-  attributed(key: PathKey, { node, layer }: { node: LayerNode; layer: number }): LayerNode {
-    const latest = this.#attributes.get(key)?.findLast(({ fileLayer }) => fileLayer === layer);
-    if (!latest) return node;
-    const { mode, uid, gid, mtime } = latest.link;
-    return { ...node, mode, uid, gid, mtime, xattrs: latest.link.xattrs ?? node.xattrs };
-  }
 }
