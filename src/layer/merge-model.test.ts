@@ -14,6 +14,7 @@ type Step =
   | { readonly kind: "whiteout" | "opaque"; readonly path: string };
 
 const hopsMax = 40;
+const lowerHopsMax = 8;
 
 /** What a layer says of a path. `lower`: a hard link to a path of the layers below. `broken`: a hard link to nothing; it hides what lies below it. */
 type Node =
@@ -56,11 +57,15 @@ function follow(tree: ReadonlyMap<string, Node>, path: string): string | undefin
     const link = ancestorsOf(present).find((parent) => (tree.get(parent)?.type ?? "dir") !== "dir");
     const node = link === undefined ? undefined : tree.get(link);
     if (link === undefined || node?.type !== "symlink" || node.isHardlink) return present;
-    const { target } = node;
-    const base = target.startsWith("/") ? "" : link.split("/").slice(0, -1).join("/");
-    present = clean(`${base}/${target}/${present.slice(link.length)}`);
+    present = clean(leadOf(link, node.target) + present.slice(link.length));
   }
   return undefined;
+}
+
+/** Where a symlink leads, not yet cleaned. */
+function leadOf(link: string, target: string): string {
+  const base = target.startsWith("/") ? "" : link.split("/").slice(0, -1).join("/");
+  return `${base}/${target}`;
 }
 
 /** A layer in its own pass. */
@@ -111,7 +116,7 @@ function mergeModel(layers: readonly Layer[]): Map<string, Merged> {
     // Hard links first: what they point to may be whited out by the very layer.
     const own = new Map<string, Merged>();
     for (const [path, node] of nodes) {
-      const merged = node.type === "lower" ? tree.get(node.target) : describeNode(node, index);
+      const merged = node.type === "lower" ? lowerTarget(tree, nodes, index, node.target) : describeNode(node, index);
       if (merged === undefined || (node.type === "lower" && merged.type === "dir")) continue;
       own.set(path, node.type === "lower" && merged.type === "file" ? at(merged, index) : merged);
     }
@@ -135,6 +140,25 @@ function mergeModel(layers: readonly Layer[]): Map<string, Merged> {
     }
   }
   return tree;
+}
+
+/** Symlinks of lower layers lead on, to lower layers or to the layer's own nodes that are there without them. */
+function lowerTarget(
+  tree: ReadonlyMap<string, Merged>,
+  own: ReadonlyMap<string, Node>,
+  layer: number,
+  path: string,
+): Merged | undefined {
+  let present = path;
+  for (let hops = 0; hops <= lowerHopsMax; hops++) {
+    const node = hops === 0 ? undefined : own.get(present);
+    const merged = node && describeNode(node, layer);
+    if (merged) return merged;
+    const link = ancestorsOf(present).find((parent) => tree.get(parent)?.type === "symlink");
+    if (link === undefined) return tree.get(present);
+    present = clean(leadOf(link, tree.get(link)?.text ?? "") + present.slice(link.length));
+  }
+  return undefined;
 }
 
 function describeNode(node: Node, layer: number): Merged | undefined {
