@@ -1,5 +1,6 @@
 import type { BigIntStats, Dirent } from "node:fs";
 import { chmod, type FileHandle, lstat, mkdir, open, opendir, rename, statfs, unlink } from "node:fs/promises";
+import { makeDirectories } from "../runtime/index.ts";
 
 /** What of a file's status the cache looks at. */
 export type FileStatus = Pick<
@@ -68,7 +69,7 @@ class RealFile implements CacheFile {
 export const realCacheFiles: CacheFiles = {
   open: async (path, flags, mode) => new RealFile(await open(path, flags, mode)),
   async mkdir(path, mode, parents) {
-    await mkdir(path, { mode, recursive: parents !== undefined });
+    await (parents === undefined ? mkdir(path, { mode }) : makeDirectories(path, mode));
   },
   chmod,
   rename,

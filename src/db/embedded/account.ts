@@ -1,6 +1,7 @@
-import { chmod, chown, lstat, mkdir, readdir, realpath, stat } from "node:fs/promises";
+import { chmod, chown, lstat, readdir, realpath, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { StowageError } from "../../errors/index.ts";
+import { messageOf, StowageError } from "../../errors/index.ts";
+import { makeDirectories } from "../../runtime/index.ts";
 
 /** Whom the server runs as. */
 export interface Account {
@@ -28,13 +29,12 @@ export async function prepareDataDirectory(directory: string): Promise<Account> 
   }
   let firstMade: string | undefined;
   try {
-    firstMade = await mkdir(directory, { recursive: true, mode: 0o700 });
+    firstMade = await makeDirectories(directory, 0o700);
   } catch (error) {
-    throw failed(
-      `the data directory can't be made: ${(error as Error).message}`,
-      "choose another with --data-dir",
-      error,
-    );
+    const { code } = error as NodeJS.ErrnoException;
+    const isFile = code === "EEXIST" || code === "ENOTDIR";
+    const reason = isFile ? `${directory} is a file, or lies below one` : `it can't be made: ${messageOf(error)}`;
+    throw failed(`the data directory can't be used: ${reason}`, "choose another with --data-dir", error);
   }
   const cluster = join(directory, "postgres");
   const owner = await ownerOf(cluster);

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { StowageError } from "../../errors/index.ts";
 import { type Call, throwIfAborted } from "../../runtime/index.ts";
 import type { Account } from "./account.ts";
+import { programFailure } from "./failures.ts";
 import { POSTGRES_MAJOR, type Program, patchForNamelessUser } from "./program.ts";
 
 /** The cluster's only role, a superuser. Its connections come through a socket that only its owner and root can reach. */
@@ -57,7 +58,8 @@ export async function ensureCluster(
     }
     throwIfAborted(call);
     if (code !== 0) {
-      throw new StowageError("DB_EMBEDDED_FAILED", { reason: "initdb failed", log: output.trim() });
+      call.log.debug({ output }, "initdb failed");
+      throw programFailure("initdb failed", output, dataDirectory);
     }
     await rename(made, cluster);
     await using directory = await open(dataDirectory);

@@ -22,6 +22,7 @@ import { type Call, createCall } from "../../runtime/index.ts";
 import type { Endpoint } from "../endpoint.ts";
 import { type Account, prepareDataDirectory } from "./account.ts";
 import { ensureCluster, ROLE } from "./cluster.ts";
+import { toEmbeddedFailure } from "./failures.ts";
 import { type FileLock, lockFile } from "./file-lock.ts";
 import { findProgram, type Program, prepareProgram } from "./program.ts";
 import { ensureServer, stopServer } from "./server.ts";
@@ -49,10 +50,22 @@ export interface EmbeddedOptions {
 /** @throws StowageError `DB_EMBEDDED_FAILED` */
 export async function useEmbeddedServer(
   dataDirectory: string,
-  { program = findProgram, whileWaiting }: EmbeddedOptions,
+  options: EmbeddedOptions,
   call: Call,
 ): Promise<EmbeddedUse> {
   const directory = resolve(dataDirectory);
+  try {
+    return await enter(directory, options, call);
+  } catch (error) {
+    throw toEmbeddedFailure(error, directory);
+  }
+}
+
+async function enter(
+  directory: string,
+  { program = findProgram, whileWaiting }: EmbeddedOptions,
+  call: Call,
+): Promise<EmbeddedUse> {
   const account = await prepareDataDirectory(directory);
   await using entering = new AsyncDisposableStack();
   const gate = entering.use(await lockGate(directory, account, call));

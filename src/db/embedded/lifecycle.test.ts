@@ -263,6 +263,17 @@ describe("paths", () => {
     await expectStopped(deep);
   });
 
+  test.each(["file", "file/below"])("a data directory that is no directory: %s", async (name) => {
+    await writeFile(join(directory, "file"), "");
+    const command = await started(join(directory, name));
+    expect(await command.next()).toMatchObject({
+      event: "failed",
+      code: "DB_EMBEDDED_FAILED",
+      message: expect.stringContaining("is a file"),
+      hint: expect.stringContaining("--data-dir"),
+    });
+  });
+
   test("a data directory with a name that needs quoting everywhere", async () => {
     openTo(directory);
     const odd = join(directory, `it's "so", $HOME; odd\\ ü`);
@@ -329,7 +340,11 @@ describe.runIf(isRoot)("other users (needs root)", () => {
   test.runIf(canOthersRun)("a directory of somebody else's is refused", async () => {
     await (await opened(directory)).close();
     const user = await started(directory, NAMELESS);
-    expect(await user.next()).toMatchObject({ event: "failed", code: expect.any(String) });
+    expect(await user.next()).toMatchObject({
+      event: "failed",
+      code: "DB_EMBEDDED_FAILED",
+      hint: expect.stringContaining("--data-dir"),
+    });
   });
 
   test.skipIf(canOthersRun)("SKIPPED in part: the checkout or Node lies where other users can't read it", () => {});
@@ -456,6 +471,20 @@ describe.runIf(canUnshare())("containers (namespaces of the kernel)", () => {
     }
     await (await opened(directory)).close();
     await expectStopped(directory);
+  });
+
+  test("a full disk: the error says so in a line, and what to do", async () => {
+    const prepare = `mount -t tmpfs -o size=10m tmpfs ${directory}`;
+    const command = await started(join(directory, "data"), { within: inContainer(prepare) });
+    const line = (await command.next()) as Line & { readonly message: string };
+    expect(line).toMatchObject({
+      event: "failed",
+      code: "DB_EMBEDDED_FAILED",
+      message: expect.stringContaining("No space left on device"),
+      hint: expect.stringMatching(/^free space where .* lies/),
+    });
+    expect(line.message.length).toBeLessThan(700);
+    expect(line.message).not.toContain("CREATE VIEW");
   });
 
   test("hardly any /dev/shm", async () => {

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { StowageError } from "../../errors/index.ts";
 import { type Call, throwIfAborted } from "../../runtime/index.ts";
@@ -9,6 +9,7 @@ import { type Endpoint, tryConnection } from "../endpoint.ts";
 import { isComingOrGoing, sqlStateOf } from "../failures.ts";
 import type { Account } from "./account.ts";
 import { ENVIRONMENT, toSpawnFailure } from "./cluster.ts";
+import { programFailure } from "./failures.ts";
 import { hasProcesses, isAlive, isPostmasterOf, readPostmasterFile, removePostmasterFiles } from "./postmaster.ts";
 import type { Program } from "./program.ts";
 
@@ -105,7 +106,8 @@ export async function ensureServer(
       const log = await readLogTail(cluster, started.logOffset);
       // Processes of a killed server hold its shared memory until they notice.
       if (!/pre-existing shared memory block/.test(log) || performance.now() > lingerDeadline) {
-        throw new StowageError("DB_EMBEDDED_FAILED", { reason: "PostgreSQL ended while starting", log });
+        call.log.debug({ output: log }, "PostgreSQL ended while starting");
+        throw programFailure("PostgreSQL ended while starting", log, dirname(cluster));
       }
       started = undefined;
       await delay(100);
