@@ -27,6 +27,12 @@ export interface AnalyzedLayer extends LayerAnalysis, Disposable {
 /** Half of a worker's young generation. The command's own is smaller, so that documents which pass as streams do not pile up in it. */
 const workerSemiSpaceMb = 4;
 
+/**
+ * Where all objects of one kind happen to be alive at a collection of the young generation, as a batch of entries is, V8 makes the next ones in the old
+ * generation at once: entries that pass as a stream then pile up there, tens of megabytes of them. Holds for all threads.
+ */
+const noPretenuring = "--no-allocation-site-pretenuring";
+
 /** Worker threads that analyse layers, as many as there are cores. */
 export class LayerPool implements AsyncDisposable {
   readonly concurrency = availableParallelism();
@@ -44,6 +50,7 @@ export class LayerPool implements AsyncDisposable {
   #holders = 0;
 
   constructor(limits: Limits, temporaryDirectory: string) {
+    setFlagsFromString(noPretenuring);
     this.fingerprint = fingerprintOf(catalogers, limits);
     this.#limits = limits;
     this.#temporaryDirectory = temporaryDirectory;
@@ -115,7 +122,11 @@ export class LayerPool implements AsyncDisposable {
         transferList: [port2],
         signal: call.signal,
       })) as LayerTaskResult;
-      if ("error" in result) throw feed.failure ?? StowageError.deserialize(result.error);
+      if ("error" in result) {
+        const error = StowageError.deserialize(result.error);
+        // The same with its cause, if that is why the thread failed: what was wrong before the source failed stays what is said.
+        throw isCode(feed.failure, error.code) ? feed.failure : error;
+      }
       // Its last messages may still be on their way.
       if (file) tell(result.fileBytesRead - bytesTold);
       return { ...result.analysis, output, [Symbol.dispose]: () => closeSpill(output) };

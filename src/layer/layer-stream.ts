@@ -1,6 +1,6 @@
 import { createHash, type Hash } from "node:crypto";
 import type { Limits } from "../config/index.ts";
-import { StowageError } from "../errors/index.ts";
+import { isCode, StowageError } from "../errors/index.ts";
 import type { DiffId, Digest, LayerCompression } from "../oci/index.ts";
 import { decompress } from "./decompress.ts";
 import { type TarHandler, TarReader } from "./tar-reader.ts";
@@ -18,6 +18,7 @@ const ratioFreeBytes = 64 * 1024 * 1024;
 
 /**
  * Passes a layer's blob once: blob digest and size, decompression, diffID, tar entries to `handler`. Returns the uncompressed length.
+ * Of a layer that makes no sense the rest is read as well: bytes that a disk or a network has damaged are called by that name.
  * Chunks of `blob` are given away: one that has its memory for itself is freed when it has passed.
  * @throws StowageError `IMAGE_SIZE_MISMATCH`, `IMAGE_DIGEST_MISMATCH`, `LAYER_COMPRESSION_INVALID`, `LAYER_TAR_INVALID`, `LIMIT_EXCEEDED`
  */
@@ -29,25 +30,16 @@ export async function streamLayer(
 ): Promise<number> {
   const layer = expected.blobDigest;
   checkLimit(limits, "layerBlobBytesMax", expected.blobBytes, layer);
-  const blobHash = createHash(algorithmOf(expected.blobDigest));
   // A tar that is its own blob, as in archives of Docker, is hashed once: the same bytes prove both.
   const isOwnBlob = expected.compression === "none" && `${expected.blobDigest}` === expected.diffId;
   const diffHash = isOwnBlob ? undefined : createHash(algorithmOf(expected.diffId));
-  let blobBytes = 0;
+  using measured = new MeasuredBlob(blob, expected);
   let layerBytes = 0;
   let contentBytes = 0;
 
-  async function* counted(): AsyncGenerator<Buffer> {
-    for await (const chunk of blob) {
-      blobBytes += chunk.length;
-      if (blobBytes > expected.blobBytes) throw sizeMismatch(expected, blobBytes);
-      blobHash.update(chunk);
-      yield chunk;
-    }
-  }
   const guard = (bytes: number): void => {
     checkLimit(limits, "layerBytesMax", bytes, layer);
-    const ratio = bytes > ratioFreeBytes ? Math.ceil(bytes / Math.max(1, blobBytes)) : 0;
+    const ratio = bytes > ratioFreeBytes ? Math.ceil(bytes / Math.max(1, measured.bytes)) : 0;
     checkLimit(limits, "layerRatioMax", ratio, layer);
   };
   const reader = new TarReader(
@@ -65,37 +57,101 @@ export async function streamLayer(
     layer,
   );
 
-  const blobChunks = counted();
-  for await (const chunk of decompress(blobChunks, expected.compression, layer)) {
-    layerBytes += chunk.length;
-    guard(layerBytes);
-    diffHash?.update(chunk);
-    reader.write(chunk);
+  try {
+    for await (const chunk of decompress(measured, expected.compression, layer)) {
+      layerBytes += chunk.length;
+      guard(layerBytes);
+      diffHash?.update(chunk);
+      reader.write(chunk);
+    }
+  } catch (error) {
+    if (isCode(error, "LAYER_COMPRESSION_INVALID", "LAYER_TAR_INVALID")) await measured.blame(error);
+    throw error;
   }
-  // What a decoder did not ask for still belongs to the blob.
-  for await (const _ of blobChunks);
-  if (blobBytes !== expected.blobBytes) throw sizeMismatch(expected, blobBytes);
-  checkDigest("blob", expected.blobDigest, blobHash);
+  await measured.prove();
   if (diffHash) checkDigest(`diffID of layer ${layer}`, expected.diffId, diffHash);
   reader.end();
   return layerBytes;
+}
+
+/** A blob that is counted and hashed as it passes. Who reads it may stop: it stays open for the rest, until it is disposed of. */
+class MeasuredBlob implements AsyncIterable<Buffer>, Disposable {
+  bytes = 0;
+  readonly #expected: ExpectedLayer;
+  readonly #hash: Hash;
+  readonly #chunks: AsyncGenerator<Buffer>;
+  /** What the source threw, whoever asked for the chunk: a decoder that was given up may still have been waiting for one. */
+  #failure: { readonly error: unknown } | undefined;
+
+  constructor(blob: AsyncIterable<Buffer>, expected: ExpectedLayer) {
+    this.#expected = expected;
+    this.#hash = createHash(algorithmOf(expected.blobDigest));
+    this.#chunks = this.#measure(blob);
+  }
+
+  /** Without a `return`: see above. Chunks that several ask for come to each in turn. */
+  [Symbol.asyncIterator](): AsyncIterator<Buffer> {
+    return { next: () => this.#chunks.next() };
+  }
+
+  /**
+   * Reads what is left, for what a decoder did not ask for still belongs to the blob, and compares.
+   * @throws StowageError `IMAGE_SIZE_MISMATCH`, `IMAGE_DIGEST_MISMATCH`
+   */
+  async prove(cause?: StowageError): Promise<void> {
+    for await (const _ of this);
+    const { blobBytes, blobDigest } = this.#expected;
+    if (this.#failure !== undefined) throw this.#failure.error;
+    if (this.bytes !== blobBytes) throw sizeMismatch(this.#expected, this.bytes, cause);
+    checkDigest(`blob ${blobDigest}`, blobDigest, this.#hash, cause);
+  }
+
+  /**
+   * Throws what explains that the blob makes no sense, if its bytes are not those that the image names.
+   * @throws StowageError `IMAGE_SIZE_MISMATCH`, `IMAGE_DIGEST_MISMATCH`
+   */
+  async blame(fault: StowageError): Promise<void> {
+    try {
+      await this.prove(fault);
+    } catch (error) {
+      // A source that fails only now does not explain what was wrong before.
+      if (isCode(error, "IMAGE_SIZE_MISMATCH", "IMAGE_DIGEST_MISMATCH")) throw error;
+    }
+  }
+
+  /** Does not wait: a source that has come to a stop must not hold up an error. */
+  [Symbol.dispose](): void {
+    this.#chunks.return(undefined).catch(() => undefined);
+  }
+
+  async *#measure(blob: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+    try {
+      for await (const chunk of blob) {
+        this.bytes += chunk.length;
+        // More than was announced goes to nobody; that it came shows when the blob is proven.
+        if (this.bytes > this.#expected.blobBytes) return;
+        this.#hash.update(chunk);
+        yield chunk;
+      }
+    } catch (error) {
+      this.#failure = { error };
+      throw error;
+    }
+  }
 }
 
 function algorithmOf(digest: Digest | DiffId): string {
   return digest.slice(0, digest.indexOf(":"));
 }
 
-function sizeMismatch(expected: ExpectedLayer, actual: number): StowageError {
-  return new StowageError("IMAGE_SIZE_MISMATCH", {
-    what: `blob ${expected.blobDigest}`,
-    expected: expected.blobBytes,
-    actual,
-  });
+function sizeMismatch(expected: ExpectedLayer, actual: number, cause?: StowageError): StowageError {
+  const details = { what: `blob ${expected.blobDigest}`, expected: expected.blobBytes, actual };
+  return new StowageError("IMAGE_SIZE_MISMATCH", details, { cause });
 }
 
-function checkDigest(what: string, expected: Digest | DiffId, hash: Hash): void {
+function checkDigest(what: string, expected: Digest | DiffId, hash: Hash, cause?: StowageError): void {
   const actual = `${algorithmOf(expected)}:${hash.digest("hex")}`;
-  if (actual !== expected) throw new StowageError("IMAGE_DIGEST_MISMATCH", { what, expected, actual });
+  if (actual !== expected) throw new StowageError("IMAGE_DIGEST_MISMATCH", { what, expected, actual }, { cause });
 }
 
 function checkLimit(
