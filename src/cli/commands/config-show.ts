@@ -32,7 +32,11 @@ export async function configShow(context: Context): Promise<void> {
   await writeTable(
     context.output,
     [{ title: "KEY" }, { title: "VALUE" }, { title: "FROM" }],
-    shown.values.map(({ key, value, source }) => [key, printable(String(value ?? "-")), describeSource(source)]),
+    shown.values.map(({ key, value, source }) => [
+      key,
+      value === "" ? '""' : printable(String(value ?? "-")),
+      describeSource(source),
+    ]),
     context.colors.bold,
   );
 }

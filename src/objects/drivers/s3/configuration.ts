@@ -35,19 +35,23 @@ export const schema = z
       .describe("the bucket's region; beside a url, the region that requests are signed for (us-east-1)"),
     bucket: z
       .string()
-      .regex(/^[A-Za-z0-9][A-Za-z0-9._:-]{1,254}$/, "must be the name of a bucket")
+      .regex(
+        /^[A-Za-z0-9][A-Za-z0-9._:-]{1,254}$/,
+        "must be a bucket's name: 3 to 63 lower-case letters, digits, dots and hyphens",
+      )
       .describe("the bucket"),
-    create_bucket: z.boolean().nullish().describe("make the bucket if it is not there (false)"),
+    create_bucket: z.boolean().nullable().default(false).describe("make the bucket if it is not there"),
     prefix: z
       .string()
       .max(512)
       .regex(printable, "must not have control characters")
-      .nullish()
+      .nullable()
+      .default("")
       .describe("put before every key as it is, without a slash in between"),
     addressing_style: z
-      .enum(["path", "virtual"])
-      .optional()
-      .describe("whether the bucket stands in the path (the default with a url) or in the host name (with AWS)"),
+      .enum(["auto", "path", "virtual"])
+      .default("auto")
+      .describe("whether the bucket stands in the path or in the host name; auto: in the path where there is a url"),
     ca_file: path
       .optional()
       .describe("certificates, in PEM, of those who may sign the server's; no others are trusted"),
@@ -98,7 +102,7 @@ export const schema = z
     bucket: config.bucket,
     createsBucket: config.create_bucket ?? false,
     prefix: config.prefix ?? "",
-    isPathStyle: (config.addressing_style ?? (config.url ? "path" : "virtual")) === "path",
+    isPathStyle: config.addressing_style === "path" || (config.addressing_style === "auto" && Boolean(config.url)),
     caFile: config.ca_file,
     storageClass: config.storage_class,
     encryption: config.sse,
@@ -150,5 +154,5 @@ function urlProblem(text: string): string | undefined {
     return "must begin with http:// or https://, for example https://minio.example.com:9000";
   }
   if (url.username || url.password) return "must not have credentials in it: use access_key and secret_key";
-  return url.search || url.hash ? "must end with the path" : undefined;
+  return url.search || url.hash ? "must not have a ? or # in it: nothing may follow the path" : undefined;
 }

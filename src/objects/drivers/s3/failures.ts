@@ -70,7 +70,8 @@ export function refusalOf(error: unknown): Refusal | undefined {
 /** Keys that are wrong or too old: newer ones may be at hand. */
 export const staleCredentials = [
   ...["ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken", "RequestExpired"],
-  ...["InvalidAccessKeyId", "InvalidClientTokenId"],
+  // The last is versitygw's.
+  ...["InvalidAccessKeyId", "InvalidClientTokenId", "XAdminUserNotFound"],
 ];
 
 const deniedCodes = [
@@ -90,7 +91,26 @@ const regionCodes = [
   ...["PermanentRedirect", "TemporaryRedirect", "Redirect", "AuthorizationHeaderMalformed"],
   ...["IllegalLocationConstraintException", "InvalidRegion"],
 ];
-const tlsCode = /^(UNABLE_TO_|CERT_|SELF_SIGNED|DEPTH_ZERO|ERR_TLS|ERR_SSL|INVALID_CA|HOSTNAME_MISMATCH)/;
+/** What is to be done about a connection that TLS did not come to terms with, by OpenSSL's and Node's names for it. */
+const tlsHints: readonly (readonly [code: RegExp, hint: string])[] = [
+  [
+    /^ERR_SSL_(WRONG_VERSION_NUMBER|PACKET_LENGTH_TOO_LONG|UNKNOWN_PROTOCOL|HTTP_REQUEST)/,
+    "the server speaks no TLS at this port: write http:// in url, or the port where it does",
+  ],
+  [
+    /^(ERR_TLS_CERT_ALTNAME_INVALID|HOSTNAME_MISMATCH)/,
+    "the name in url is not in the server's certificate: write one that is, or give the server a certificate for this name",
+  ],
+  [
+    /^CERT_(HAS_EXPIRED|NOT_YET_VALID)/,
+    "the server's certificate has expired or is not valid yet: renew it, or set this machine's clock",
+  ],
+  [
+    /^(UNABLE_TO_|CERT_|SELF_SIGNED|DEPTH_ZERO|INVALID_CA)/,
+    "the server's certificate is not trusted: name the certificates of its authority in ca_file",
+  ],
+  [/^(ERR_SSL|ERR_TLS)/, "the TLS handshake failed: look which versions and ciphers of TLS the server takes"],
+];
 
 const skewMaxMs = 5 * 60 * 1000;
 
@@ -104,9 +124,8 @@ export function failureFrom(error: unknown, request: Request, place: Place): Sto
   const options = (hint?: string) => ({ cause: refusal, ...(hint === undefined ? {} : { hint }) });
 
   if (status === 0) {
-    const hint = tlsCode.test(refusal.code)
-      ? "the server's certificate is not trusted: name the certificates of its authority in ca_file"
-      : `look whether ${place.server} is right and can be reached from here`;
+    const [, hint = `look whether ${place.server} is right and can be reached from here`] =
+      tlsHints.find(([code]) => code.test(refusal.code)) ?? [];
     return new StowageError("BACKEND_UNREACHABLE", { driver, operation, reason }, options(hint));
   }
   if (refusal.is("NoSuchBucket")) return bucketMissing(place, refusal);

@@ -16,6 +16,7 @@ import { ownTls } from "../../../../test/s3/tls.ts";
 import { createCall } from "../../../runtime/index.ts";
 import { createPhysicalKey } from "../../index.ts";
 import type { S3Configuration } from "./configuration.ts";
+import { failureFrom } from "./failures.ts";
 import { s3Driver } from "./index.ts";
 import { openBucket } from "./open-bucket.ts";
 
@@ -90,6 +91,16 @@ describe("a bucket that is not there", () => {
     };
     await using _ = await open({ create_bucket: true });
   });
+});
+
+test("a user whom the server does not know is told from a bucket that is not there", async () => {
+  // As versitygw answers.
+  server.fault = () => ({ instead: refusal(404, "XAdminUserNotFound") });
+  for (const create_bucket of [false, true]) {
+    const error = await failureOf(open({ create_bucket }));
+    expect(error).toMatchObject({ code: "BACKEND_DENIED", hint: expect.stringMatching(/^check access_key/) });
+  }
+  expect(server.log.some(({ method }) => method === "PUT")).toBe(false);
 });
 
 describe("another region", () => {
@@ -168,6 +179,26 @@ describe("TLS", () => {
     expect(error.code).toBe("BACKEND_UNREACHABLE");
     expect(error.hint).toContain("ca_file");
     expect(secure.log).toEqual([]);
+  });
+
+  test("a server that speaks none of it is told from one that is not trusted", async () => {
+    const error = await failureOf(open({ url: server.url.replace("http:", "https:") }));
+    expect(error.code).toBe("BACKEND_UNREACHABLE");
+    expect(error.hint).toMatch(/speaks no TLS .* write http:/);
+  });
+
+  test.each([
+    ["ERR_SSL_PACKET_LENGTH_TOO_LONG", /write http:/],
+    ["ERR_TLS_CERT_ALTNAME_INVALID", /the name in url is not in the server's certificate/],
+    ["CERT_HAS_EXPIRED", /has expired/],
+    ["SELF_SIGNED_CERT_IN_CHAIN", /ca_file/],
+    ["UNABLE_TO_VERIFY_LEAF_SIGNATURE", /ca_file/],
+    ["ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION", /versions and ciphers/],
+    ["ECONNREFUSED", /can be reached from here/],
+  ])("%s has a hint of its own", (code, hint) => {
+    const place = { bucket: "b", server: "https://s3.test", region: "us-east-1" };
+    const error = Object.assign(new Error("it failed"), { code });
+    expect(failureFrom(error, { operation: "open", permission: "s3:ListBucket" }, place).hint).toMatch(hint);
   });
 
   test("an authority of its own is trusted with ca_file", async () => {

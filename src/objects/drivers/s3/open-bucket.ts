@@ -34,8 +34,8 @@ async function lookAt(connection: Connection, call: Call): Promise<void> {
     await connection.send((client, options) => client.send(head, options), requestFor("open"), call);
   } catch (error) {
     const { status = 0 } = refusalOf(error) ?? {};
-    if (status < 300 || status >= 500 || isCode(error, "BACKEND_CONTAINER_MISSING")) throw error;
-    // The answer to a HEAD has no body, so no code; the same question asked so that the server can say what is wrong.
+    if (status < 300 || status >= 500) throw error;
+    // The answer to a HEAD has no body, so no code; the same question asked so that the server can say what is wrong. A 404 can mean the user, too.
     const list = new ListObjectsCommand({ Bucket: bucket, MaxKeys: 1, ...(prefix === "" ? {} : { Prefix: prefix }) });
     const ask = () => connection.send((client, options) => client.send(list, options), requestFor("open"), call);
     try {
