@@ -1,9 +1,6 @@
 import { type Call, type Clock, RateLimit } from "../runtime/index.ts";
 
-/**
- * Where nobody says how many: twice what a backend is asked for at once (see the guard's limit), so that it has enough to do while others still wait for
- * their source, are digested, or come back from far away.
- */
+/** Where nobody says how many: what is waited for is the way to a backend. A backend is not asked to do more at once (see the guard's limit). */
 const autoMost = 64;
 /** Of those, what is in memory as a whole: 32 objects that are just not too long for that. */
 const autoBytesMax = 32 * 1024 * 1024;

@@ -10,7 +10,7 @@ import { withStallTimeout } from "./guard/stall-timeout.ts";
 export interface GuardOptions {
   /** How long the backend may neither take nor give anything while it is waited for. Default 60 s. */
   readonly stallMs?: number;
-  /** Operations at work at once; streams that are open count. Default 32. */
+  /** Operations at work at once; streams that are open count. Default 64. */
   readonly operationsMax?: number;
   /** After so long a wait for its own caller, an operation lends its place to one that queues. Default 1 s. */
   readonly lendAfterMs?: number;
@@ -41,7 +41,7 @@ export function guard(driver: ObjectDriver, options: GuardOptions = {}): Guarded
   const timed = withStallTimeout(described, { clock, stallMs: options.stallMs ?? 60_000 });
   const limited = withConcurrencyLimit(timed, {
     clock,
-    operationsMax: options.operationsMax ?? 32,
+    operationsMax: options.operationsMax ?? 64,
     lendAfterMs: options.lendAfterMs ?? 1000,
   });
   const repeated = withRetries(limited, {
