@@ -35,7 +35,8 @@ export const codes = {
   INPUT_FILE_UNWRITABLE: code<{ file: string; reason: string }>(500, 1, "never", "a file can't be written"),
 
   // CONFIG
-  CONFIG_INVALID: code<{ key?: string; file?: string; line?: number; reason: string }>(
+  // `also`: the other mistakes of the file
+  CONFIG_INVALID: code<{ key?: string; file?: string; line?: number; reason: string; also?: readonly string[] }>(
     500,
     2,
     "never",
@@ -97,7 +98,7 @@ export const codes = {
   IMAGE_AMBIGUOUS: code<{ image: string; candidates: readonly string[] }>(409, 1, "never", "several images fit"),
   IMAGE_SEVERAL_FAILED: code<{ failed: number; of: number }>(422, 1, "never", "not all images could be analysed"),
   IMAGE_SOURCE_UNREADABLE: code<{ source: string; reason: string }>(400, 1, "never", "the image source can't be read"),
-  IMAGE_PLATFORM_MISSING: code<{ platform: string; available: readonly string[] }>(
+  IMAGE_PLATFORM_MISSING: code<{ platform: string; available: readonly string[]; reason?: string }>(
     404,
     1,
     "never",

@@ -6,7 +6,7 @@ import { digestAlgorithm, digestHex, findDigest } from "./digest.ts";
 import { readSmallFile, type SourceFiles, unreadable } from "./files.ts";
 import { parseJson } from "./json.ts";
 import { descriptorSchema } from "./manifest.ts";
-import { isIndexType, isManifestType } from "./media-types.ts";
+import { isIndexType, isManifestType, isSchema1Type } from "./media-types.ts";
 import { formatPlatform } from "./platform.ts";
 import { findFullTag } from "./reference.ts";
 import { isAttestation, type ManifestReader, resolveImage } from "./resolve.ts";
@@ -17,6 +17,9 @@ const CONTAINERD_NAME = "io.containerd.image.name";
 
 const layoutFileSchema = z.object({ imageLayoutVersion: z.string() });
 const indexSchema = z.object({ schemaVersion: z.literal(2), manifests: z.array(descriptorSchema).nullish() });
+
+/** Schema 1 is known, so that it can be called what it is. */
+const knownTypes = [isIndexType, isManifestType, isSchema1Type];
 
 /** Whether the files are an OCI layout. */
 export async function isLayout(files: SourceFiles, call: Call): Promise<boolean> {
@@ -47,7 +50,7 @@ export async function openLayout(
   const index = await readSmallFile(files, "index.json", limits.manifestBytesMax, call);
   if (index === undefined) throw unreadable(files.description, "it is no OCI layout: there is no index.json in it");
   const entries = (parseJson(index, indexSchema, "index.json").manifests ?? []).filter(
-    (entry) => (isIndexType(entry.mediaType) || isManifestType(entry.mediaType)) && !isAttestation(entry),
+    (entry) => knownTypes.some((isType) => isType(entry.mediaType)) && !isAttestation(entry),
   );
   const chosen = select(entries, ref, description);
   const name = chosen[0]?.annotations?.[CONTAINERD_NAME] ?? chosen[0]?.annotations?.[REF_NAME] ?? "";
@@ -122,6 +125,9 @@ function select(entries: readonly Descriptor[], ref: string | undefined, descrip
       found = entries.filter((entry) => namesOf(entry).some((name) => findFullTag(name) === fullTag));
     }
   }
+  // Beside images that can be read, those of schema 1 are not meant.
+  const readable = found.filter(({ mediaType }) => !isSchema1Type(mediaType));
+  if (readable.length > 0) found = readable;
   // Of several names of one image the first counts.
   const byDigest = new Map(found.toReversed().map((entry) => [entry.digest, entry]));
   if (byDigest.size === 0) {

@@ -189,11 +189,12 @@ function platformsOf(candidates: readonly Candidate[]): readonly Platform[] {
 
 function platformMissing(wish: Platform, available: readonly Platform[]): StowageError {
   const names = [...new Set(available.map(formatPlatform))].slice(0, 50);
-  return new StowageError(
-    "IMAGE_PLATFORM_MISSING",
-    { platform: formatPlatform(wish), available: names },
-    { hint: names.length > 0 ? `choose one with --platform ${names[0]}` : "the index holds no image at all" },
-  );
+  const details = { platform: formatPlatform(wish), available: names };
+  if (names.length === 0) {
+    const reason = "its index has no images";
+    return new StowageError("IMAGE_PLATFORM_MISSING", { ...details, reason });
+  }
+  return new StowageError("IMAGE_PLATFORM_MISSING", details, { hint: `choose one with --platform ${names[0]}` });
 }
 
 function limit(name: string, max: number, found?: number): StowageError {

@@ -177,6 +177,27 @@ describe("which image of a layout", () => {
     expect((await resolve(text)).digest).toBe(image.descriptor.digest);
   });
 
+  it("knows schema 1 for what it is, and prefers others to it", async () => {
+    const body = Buffer.from('{"schemaVersion":1,"name":"x","tag":"y","fsLayers":[],"history":[],"signatures":[]}');
+    for (const form of ["json", "prettyjws"]) {
+      const mediaType = `application/vnd.docker.distribution.manifest.v1+${form}`;
+      const descriptor = { mediaType, digest: sha256(body), size: body.length };
+      const old = { descriptor, bytes: body, blobs: new Map([[descriptor.digest, body]]) };
+      const alone = layoutOf(layoutFiles([{ image: old, ref: "old" }]));
+      const mixed = layoutOf(
+        layoutFiles([
+          { image: old, ref: "old" },
+          { image, ref: "new" },
+        ]),
+      );
+      for (const source of [alone, `${alone}:old`, `${mixed}:old`, `${mixed}:${descriptor.digest}`]) {
+        expect((await failureOf(resolve(source))).code).toBe("IMAGE_SCHEMA1_UNSUPPORTED");
+      }
+      expect((await resolve(mixed)).digest).toBe(image.descriptor.digest);
+      expect((await resolve(`${mixed}:new`)).digest).toBe(image.descriptor.digest);
+    }
+  });
+
   it("finds nothing in an empty layout", async () => {
     expect((await failureOf(resolve(layoutOf(layoutFiles([]))))).code).toBe("IMAGE_NOT_FOUND");
   });
@@ -200,6 +221,19 @@ describe("which platform of an index", () => {
     const error = await failureOf(resolve(text, "linux/s390x"));
     expect(error.code).toBe("IMAGE_PLATFORM_MISSING");
     expect(error.details.available).toEqual(["linux/arm64", "linux/amd64/v3", "linux/amd64"]);
+  });
+
+  it("says so of an index without images", async () => {
+    const { descriptor } = buildAttestation(image);
+    for (const empty of [buildIndex([]), buildIndex([], { descriptors: [descriptor] })]) {
+      const source = layoutOf(layoutFiles([{ image: empty, ref: "1" }]));
+      for (const wish of [undefined, "linux/amd64"]) {
+        const error = await failureOf(resolve(source, wish));
+        expect(error.code).toBe("IMAGE_PLATFORM_MISSING");
+        expect(error.details.available).toEqual([]);
+        expect(error.message).toMatch(/\(platform: linux\/\w+; reason: its index has no images\)$/);
+      }
+    }
   });
 
   it("never answers with an attestation, not even to a wish for its platform", async () => {

@@ -1,4 +1,4 @@
-import { StowageError } from "../../errors/index.ts";
+import { isCode, StowageError } from "../../errors/index.ts";
 import type { Call } from "../../runtime/index.ts";
 import { type Reference, registryName } from "../reference.ts";
 import type { SourceOptions } from "../source-options.ts";
@@ -87,7 +87,11 @@ export class RegistryClient implements AsyncDisposable {
   ): Promise<HttpAnswer> {
     const [base, other] = this.#bases as [URL, URL | undefined];
     const sendTo = (to: URL) => this.#transport.send({ ...message, url: new URL(path, to) }, call);
-    if (other === undefined) return sendTo(base);
+    if (other === undefined) {
+      return await sendTo(base).catch((error: unknown) => {
+        throw explainPlain(error, base) ?? error;
+      });
+    }
     let first: HttpAnswer | undefined;
     let failure: unknown;
     try {
@@ -112,6 +116,17 @@ export class RegistryClient implements AsyncDisposable {
       throw error;
     }
   }
+}
+
+/** What a failure says of a registry that was asked over HTTPS only and answered with something that is no TLS. */
+function explainPlain(error: unknown, base: URL): StowageError | undefined {
+  if (base.protocol !== "https:" || !isCode(error, "REGISTRY_UNREACHABLE") || error.details.host !== base.host) return;
+  if (codeOf(error.cause) !== "ERR_SSL_WRONG_VERSION_NUMBER") return;
+  return new StowageError(
+    "REGISTRY_UNREACHABLE",
+    { host: base.host, reason: "it does not speak TLS, and seems to speak plain HTTP" },
+    { cause: error.cause, hint: "if you trust the network between here and there: --insecure" },
+  );
 }
 
 /** Whether a failure looks like TLS spoken to plain HTTP, or the reverse, or like a port where nobody is. */

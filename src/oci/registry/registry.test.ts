@@ -625,7 +625,13 @@ describe("TLS", () => {
 
   it("never speaks plain HTTP to a name that is not this machine's, unless told otherwise", async () => {
     await using strict = await setUp({ reference: byName, settings });
-    expect((await failureOf(strict.source.resolve(undefined, call))).code).toBe("REGISTRY_UNREACHABLE");
+    const error = await failureOf(strict.source.resolve(undefined, call));
+    expect(error.code).toBe("REGISTRY_UNREACHABLE");
+    expect(error.details).toEqual({
+      host: `registry.test:${strict.registry.port}`,
+      reason: "it does not speak TLS, and seems to speak plain HTTP",
+    });
+    expect(error.hint).toContain("--insecure");
     expect(strict.registry.requests).toEqual([]);
     await using lax = await setUp({ reference: byName, settings, insecure: true });
     expect((await lax.source.resolve(undefined, call)).digest).toBe(image.descriptor.digest);
