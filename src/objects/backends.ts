@@ -44,6 +44,7 @@ export class Backend {
   readonly #guard: (driver: ObjectDriver) => ObjectDriver;
   #row: BackendRow;
   #driver: Promise<ObjectDriver> | undefined;
+  /** When the marker was; what needs none has been seen for good. */
   #seenAtMs = Number.NEGATIVE_INFINITY;
 
   constructor(
@@ -118,7 +119,10 @@ export class Backend {
   /** Looks at the marker of a shared place, or makes it; takes the row of the same place under another address if there is one. */
   async identify(call: Call): Promise<void> {
     const driver = await this.driver(call);
-    if (!(await driver.capabilities(call)).isShared) return;
+    if (!(await driver.capabilities(call)).isShared) {
+      this.#seenAtMs = Number.POSITIVE_INFINITY;
+      return;
+    }
     const { place, mark } = await this.#checkMarker(call);
     if (mark !== place.row.mark && !(await this.#become(mark, place.row))) {
       throw new TypeError(`a marker of this installation names an unknown backend: ${mark}`);
