@@ -10,7 +10,8 @@ const { version } = JSON.parse(readFileSync(new URL("../../package.json", import
 };
 
 const interruption = new AbortController();
-const signals = ["SIGINT", "SIGTERM"] as const;
+// The last: its terminal was closed.
+const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 for (const signal of signals) process.on(signal, interrupt);
 
 /**

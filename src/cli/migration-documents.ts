@@ -94,9 +94,10 @@ export const migrationDocuments = {
         bytes,
         bytes_done: bytes,
         bytes_copied: bytes.describe("these, and what is copied and has still to be verified"),
-        failures: count.describe("so far; some may still go through"),
+        failures: count.describe("objects that could not go on until now; some may still go through"),
         rate: z.int().describe("bytes per second, since the last event"),
         seconds_left: count.optional(),
+        waits_until: time.optional().describe("until when readers may need the last of the sources"),
       }),
       z.strictObject({ event: z.literal("failure"), ...failure }),
       z.strictObject({

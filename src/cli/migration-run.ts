@@ -6,7 +6,7 @@ import { messageOf, StowageError } from "../errors/index.ts";
 import type { FailedMove, MigrationSnapshot } from "../migration/index.ts";
 import { systemClock, throwIfAborted } from "../runtime/index.ts";
 import type { Context } from "./context.ts";
-import { formatCount, plural } from "./format.ts";
+import { formatCount, formatDuration, plural } from "./format.ts";
 import type { MigrationEvents } from "./migration-events.ts";
 import type { ResumeFlags } from "./migration-program.ts";
 import { type MigrationSummary, summaryOf, writeSummary } from "./migration-summary.ts";
@@ -82,7 +82,11 @@ export async function carryOut(
   events: MigrationEvents | undefined,
 ): Promise<RecordedMigration> {
   const { id } = migration;
+  const command = `stowage objectstorage migration resume ${id}`;
   const watcher = events === undefined ? await display(context, migration) : report(events, migration);
+  // While what is under way comes to its end: whoever does not wait for that, and interrupts again, knows all the same how to go on.
+  const stopping = () => watcher.stopping(command);
+  context.call.signal.addEventListener("abort", stopping, { once: true });
   try {
     const ended = await migrator.run(id, { ...pace, watch: (snapshot) => watcher.watch(snapshot) }, context.call);
     watcher.end(ended.state);
@@ -90,18 +94,23 @@ export async function carryOut(
   } catch (error) {
     watcher.end("interrupted");
     await events?.send({ event: "summary", ...summaryOf(await migrator.get(id, context.call), systemClock.now()) });
-    const command = `stowage objectstorage migration resume ${id}`;
     if (context.call.signal.aborted) context.host.stderr.write(`interrupted; go on with: ${command}\n`);
     throwIfAborted(context.call);
-    if (!(error instanceof StowageError) || error.hint !== undefined) throw error;
-    throw new StowageError(error.code, error.details as never, { cause: error, hint: `go on with: ${command}` });
+    if (!(error instanceof StowageError)) throw error;
+    // With the lock of a migration its hint is another one: much of it is done.
+    const isOwn = error.hint === undefined || error.code === "DB_LOCK_LOST";
+    const hint = isOwn ? `what was moved stays moved; go on with: ${command}` : `${error.hint}; go on with: ${command}`;
+    throw new StowageError(error.code, error.details as never, { cause: error, hint });
   } finally {
+    context.call.signal.removeEventListener("abort", stopping);
     context[Symbol.dispose]();
   }
 }
 
 interface Watcher {
   watch(snapshot: MigrationSnapshot): void;
+  /** It was interrupted; what is under way comes to its end. */
+  stopping(command: string): void;
   end(outcome: string): void;
 }
 
@@ -116,13 +125,25 @@ async function display(context: Context, { bytes, counts }: RecordedMigration): 
       task.advance(snapshot.bytesCopied - bytesShown);
       bytesShown = snapshot.bytesCopied;
     },
+    stopping: (command) =>
+      progress.tell(
+        `stopping when the documents under way are done, 30 s at most; interrupt again to end at once; go on with: ${command}`,
+      ),
     end: (outcome) => task.end(outcome),
   };
 }
 
-function labelOf({ phase, objects, objectsDone, failures }: MigrationSnapshot): string {
-  const failed = failures === 0 ? "" : `, ${plural(failures, "failure")} so far`;
-  return `${phase}: ${formatCount(objectsDone)} of ${plural(objects, "object")}${failed}`;
+function labelOf(snapshot: MigrationSnapshot): string {
+  const { phase, objects, objectsDone, failures } = snapshot;
+  const failed = failures === 0 ? "" : `, ${formatCount(failures)} failed so far`;
+  const left = secondsToWait(snapshot);
+  const wait = left === undefined ? "" : ` for ${formatDuration(left * 1000)} more`;
+  return `${phase}${wait}: ${formatCount(objectsDone)} of ${plural(objects, "object")}${failed}`;
+}
+
+function secondsToWait({ waitsUntil }: MigrationSnapshot): number | undefined {
+  if (waitsUntil === undefined) return undefined;
+  return Math.max(0, Math.ceil((waitsUntil.getTime() - systemClock.now().getTime()) / 1000));
 }
 
 function report(events: MigrationEvents, { id }: RecordedMigration): Watcher {
@@ -135,8 +156,7 @@ function report(events: MigrationEvents, { id }: RecordedMigration): Watcher {
     const rate =
       last.bytes === undefined || now.at === last.at ? 0 : ((now.bytes - last.bytes) * 1000) / (now.at - last.at);
     last = now;
-    latest = undefined;
-    const left = rate > 0 ? Math.max(0, Math.round((bytes - bytesCopied) / rate)) : undefined;
+    const left = rate > 0 ? Math.max(0, Math.round((bytes - bytesCopied) / rate)) : secondsToWait(latest);
     events.post({
       event: "progress",
       ...{
@@ -151,7 +171,9 @@ function report(events: MigrationEvents, { id }: RecordedMigration): Watcher {
       },
       rate: Math.round(rate),
       seconds_left: left,
+      waits_until: latest.waitsUntil,
     });
+    latest = undefined;
   };
   const stop = systemTicker.every(eventPaceMs, send);
   return {
@@ -160,6 +182,7 @@ function report(events: MigrationEvents, { id }: RecordedMigration): Watcher {
       latest = snapshot;
       if (isNewPhase) send();
     },
+    stopping() {},
     end() {
       stop();
       send();

@@ -90,6 +90,7 @@ interface World {
   readonly unfinished?: RecordedMigration;
   readonly stdin?: string;
   readonly stdout?: FakeStream;
+  readonly stderr?: FakeStream;
   readonly signal?: AbortSignal;
 }
 
@@ -141,7 +142,7 @@ async function run(line: string, world: World = {}) {
     },
   };
   const stdout = world.stdout ?? new FakeStream();
-  const stderr = new FakeStream();
+  const stderr = world.stderr ?? new FakeStream();
   const stdin = Object.assign(new PassThrough(), { isTTY: false });
   stdin.end(world.stdin ?? "");
   const code = await runCommandLine(
@@ -214,7 +215,7 @@ describe("migrate", () => {
     };
     const text = await run("objectstorage migrate A B -y", { run: moving });
     expect(text.stderr).toMatch(/^moving: 0 of 1,200 objects: started, 5.00 MB$/m);
-    expect(text.stderr).toMatch(/^trying again: 1,100 of 1,200 objects, 2 failures so far: complete /m);
+    expect(text.stderr).toMatch(/^trying again: 1,100 of 1,200 objects, 2 failed so far: complete /m);
     const { stdout, stderr } = await run("objectstorage migrate A B -y -o json", { run: moving });
     const events = eventsIn(stdout);
     expect(events.map(({ event }) => event)).toEqual([
@@ -330,7 +331,50 @@ describe("migrate", () => {
     };
     const failed = await run("objectstorage migrate A B -y", { run: lost });
     expect(failed.code).toBe(3);
-    expect(failed.stderr).toContain("hint: go on with: stowage objectstorage migration resume 3");
+    expect(failed.stderr).toContain("go on with: stowage objectstorage migration resume 3");
+    const lockLost = async (): Promise<never> => {
+      throw new StowageError("DB_LOCK_LOST", { lock: "l" }, { hint: "nothing was left half done" });
+    };
+    const half = await run("objectstorage migrate A B -y", { run: lockLost });
+    expect(half.stderr).toContain(
+      "hint: what was moved stays moved; go on with: stowage objectstorage migration resume 3",
+    );
+    expect(half.stderr).not.toContain("half done");
+  });
+
+  it("says at once how to go on when it is interrupted, since a second interrupt leaves no time", async () => {
+    const abort = new AbortController();
+    let told = "";
+    const stderr = new FakeStream();
+    const { code } = await run("objectstorage migrate A B -y", {
+      stderr,
+      signal: abort.signal,
+      run: async () => {
+        abort.abort(new StowageError("INPUT_INTERRUPTED", { what: "SIGINT" }));
+        await new Promise((resolve) => stderr.write("", resolve));
+        told = stderr.text;
+        throw new StowageError("INPUT_INTERRUPTED", {});
+      },
+    });
+    expect(code).toBe(130);
+    expect(told).toContain("go on with: stowage objectstorage migration resume 3");
+  });
+
+  it("says how long it waits for readers", async () => {
+    const snapshot = { id: 3, phase: "moving", objects: 2, bytes: 10, failures: 0 } as const;
+    const done = { objectsDone: 2, bytesDone: 10, bytesCopied: 10 };
+    const waiting = async ({ watch }: MigrationWork) => {
+      watch({ ...snapshot, objectsDone: 0, bytesDone: 0, bytesCopied: 0 });
+      const waitsUntil = new Date(Date.now() + 3_600_000);
+      watch({ ...snapshot, ...done, phase: "waiting for readers", waitsUntil });
+      return complete;
+    };
+    const text = await run("objectstorage migrate A B -y", { run: waiting });
+    expect(text.stderr).toMatch(/^waiting for readers for (1 h 00 min|59 min 5\d s) more: 2 of 2 objects: /m);
+    const { stdout } = await run("objectstorage migrate A B -y -o json", { run: waiting });
+    const event = eventsIn(stdout).findLast(({ event }) => event === "progress");
+    expect(event).toMatchObject({ phase: "waiting for readers", waits_until: expect.stringMatching(/T.*Z$/) });
+    expect(event).toMatchObject({ seconds_left: expect.any(Number) });
   });
 
   it("--dry-run tells which step fails, and that the space is too small", async () => {

@@ -322,6 +322,15 @@ describe("honesty", () => {
     expect(await both.migrations.plan(await both.order({ buckets: ["b"] }), "test", call)).toBeGreaterThan(id);
   });
 
+  test("was updated when the last of its objects went on", async () => {
+    await fill({ workingSet: database }, 2);
+    await using both = await open({ workingSet: database }, { workingSet: files("one") });
+    const id = await both.migrations.plan(await both.order(), "test", call);
+    const later = new Date(systemClock.now().getTime() + 3_600_000);
+    await sql`update migration_moves set updated_at = ${later} where object_key = '1'`.execute(opened.database.sql);
+    expect((await both.migrations.get(id)).updatedAt).toEqual(later);
+  });
+
   test("two processes do not carry out one migration", async () => {
     await fill({ workingSet: database }, 5);
     await using both = await open({ workingSet: database }, { workingSet: files("one") });
@@ -465,20 +474,28 @@ describe("online", () => {
     });
     const migrations = new Migrations(opened.database, patient);
     const id = await migrations.plan(await both.order({}, { isOnline: true }), "test", call);
-    let waits = 0;
+    let sleeps = 0;
     const held: number[] = [];
     const clock = {
       ...systemClock,
       async sleep() {
         held.push((await blobsOf("one")).length);
-        if (++waits < 3) return;
+        if (++sleeps < 3) return;
         await sql`update locations set state_since = state_since - interval '61 seconds' where state = 'retired'`.execute(
           opened.database.sql,
         );
       },
     };
-    const status = await migrations.run(id, { ...pace, clock, unready: async () => [] }, call);
+    const waits: (Date | undefined)[] = [];
+    const watch: MigrationPace["watch"] = ({ phase, waitsUntil }) => {
+      if (phase === "waiting for readers") waits.push(waitsUntil);
+    };
+    const began = systemClock.now().getTime();
+    const status = await migrations.run(id, { ...pace, clock, watch, unready: async () => [] }, call);
     expect(status.state).toBe("complete");
+    // Its last source was left after it began.
+    expect(waits[0]?.getTime()).toBeGreaterThan(began + 58_000);
+    expect(waits[0]?.getTime()).toBeLessThan(systemClock.now().getTime() + 62_000);
     expect(held.slice(0, 3)).toEqual([3, 3, 3]);
     expect(await blobsOf("one")).toEqual([]);
   });

@@ -47,6 +47,7 @@ export interface MigrationStatus extends MigrationRecord {
   readonly counts: MoveCounts;
 }
 
+type Store = Pick<ObjectStore, "reap"> & Pick<StoreMaintenance, "copies" | "reclaimable">;
 type Backends = Pick<Selection, "sourceBackendId" | "destinationBackendId" | "archiveBackendId">;
 
 const retryDelaysMs = [1000, 5000];
@@ -61,10 +62,10 @@ const endingMs = 30_000;
 /** Migrations of objects between backends, and their journal. */
 export class Migrations {
   readonly #database: Database;
-  readonly #store: Pick<ObjectStore, "reap"> & Pick<StoreMaintenance, "copies">;
+  readonly #store: Store;
   readonly #copies: Copies;
 
-  constructor(database: Database, store: Pick<ObjectStore, "reap"> & Pick<StoreMaintenance, "copies">) {
+  constructor(database: Database, store: Store) {
     this.#database = database;
     this.#store = store;
     this.#copies = store.copies;
@@ -260,14 +261,28 @@ export class Migrations {
       done.phase("waiting for writers");
       await pace.clock.sleep(waitMs, call).catch(() => {});
     }
+    let waitsUntil: Date | undefined;
     while (!call.signal.aborted && (await this.#left(id, ["switched"])) > 0) {
-      done.phase("waiting for readers");
+      if (waitsUntil === undefined || waitsUntil <= pace.clock.now())
+        waitsUntil = await this.#readersUntil(record, pace, call);
+      done.phase("waiting for readers", waitsUntil);
       const { failures } = await this.#store.reap(reapedAtOnce, call);
       for (const { backend, error } of failures) call.log.warn({ err: error, backend }, "source not deleted");
       await mover.finish();
       if ((await this.#left(id, ["switched"])) > 0) await pace.clock.sleep(waitMs, call).catch(() => {});
     }
     return true;
+  }
+
+  /** When the last of what was left at the source may be deleted. */
+  async #readersUntil({ options }: MigrationRecord, { clock }: MigrationPace, call: Call): Promise<Date | undefined> {
+    const { sourceBackendId } = options.selection;
+    const waiting = (await this.#store.reclaimable(call)).filter(
+      ({ backendId, state, isDue }) => backendId === sourceBackendId && state === "retired" && !isDue,
+    );
+    if (waiting.length === 0) return undefined;
+    const seconds = Math.max(...waiting.map(({ dueInSeconds }) => dueInSeconds));
+    return new Date(clock.now().getTime() + seconds * 1000);
   }
 
   /** Ends a migration where it is: what has been switched stays at the destination, all else at the source. */
@@ -290,7 +305,9 @@ export class Migrations {
   }
 
   async #status(record: MigrationRecord): Promise<MigrationStatus> {
-    return { ...record, counts: await countMoves(this.#database.sql, record.id) };
+    const { lastAt, ...counts } = await countMoves(this.#database.sql, record.id);
+    const updatedAt = lastAt === undefined || lastAt < record.updatedAt ? record.updatedAt : lastAt;
+    return { ...record, updatedAt, counts };
   }
 
   async #left(id: number, states: readonly MoveState[]): Promise<number> {

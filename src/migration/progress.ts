@@ -10,13 +10,15 @@ export interface MigrationSnapshot {
   readonly bytesDone: number;
   /** These, and what was copied since and has still to be verified and switched. Shows between two batches that something happens. */
   readonly bytesCopied: number;
-  /** So far; some may still go through. */
+  /** Objects that could not go on, until now; some may still go through. */
   readonly failures: number;
+  /** Until when readers may need the last of the sources. */
+  readonly waitsUntil?: Date;
 }
 
 /** How far a migration is, told to whoever watches it. */
 export interface ProgressKeeper {
-  phase(now: MigrationSnapshot["phase"]): void;
+  phase(now: MigrationSnapshot["phase"], waitsUntil?: Date): void;
   planned(totals: { readonly objects: number; readonly bytes: number }): void;
   moved(objects: number, bytes: number, failed: number): void;
   copied(bytes: number): void;
@@ -32,14 +34,17 @@ export function progressOf(
   let bytesDone = counts.switched.bytes + counts.done.bytes + counts.superseded.bytes;
   let bytesCopied = bytesDone;
   let failures = 0;
+  let waitsUntil: Date | undefined;
   const { id } = record;
   let { objects, bytes } = record;
   const tell = () => {
-    watch({ id, phase, objects, bytes, objectsDone, bytesDone, bytesCopied, failures });
+    const wait = waitsUntil === undefined ? {} : { waitsUntil };
+    watch({ id, phase, objects, bytes, objectsDone, bytesDone, bytesCopied, failures, ...wait });
   };
   return {
-    phase(now: MigrationSnapshot["phase"]) {
+    phase(now, until) {
       phase = now;
+      waitsUntil = until;
       tell();
     },
     planned(totals) {

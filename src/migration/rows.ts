@@ -281,14 +281,19 @@ export async function noteFailures(
     where migration_id = ${id} and source_location_id = failure.source and state <> 'done'`.execute(tx.sql);
 }
 
-/** How many moves there are in each state, and their bytes. */
+/** Moves in a state, and their bytes. */
 export type MoveCounts = Readonly<Record<MoveState, { readonly objects: number; readonly bytes: number }>> & {
   readonly failed: { readonly objects: number; readonly bytes: number };
 };
 
-export async function countMoves(queries: Database["sql"] | Transaction["sql"], id: number): Promise<MoveCounts> {
-  const { rows } = await sql<{ state: MoveState; failed: boolean; objects: number; bytes: number }>`
-    select state, error_code is not null as failed, count(*) as objects, coalesce(sum(stored_bytes), 0)::bigint as bytes
+/** How many moves there are in each state, and when the last of them changed. */
+export async function countMoves(
+  queries: Database["sql"] | Transaction["sql"],
+  id: number,
+): Promise<MoveCounts & { readonly lastAt: Date | undefined }> {
+  const { rows } = await sql<{ state: MoveState; failed: boolean; objects: number; bytes: number; last: Date }>`
+    select state, error_code is not null as failed, count(*) as objects, coalesce(sum(stored_bytes), 0)::bigint as bytes,
+      max(updated_at) as last
     from migration_moves where migration_id = ${id} group by 1, 2`.execute(queries);
   const none = () => ({ objects: 0, bytes: 0 });
   const counts = {
@@ -307,7 +312,8 @@ export async function countMoves(queries: Database["sql"] | Transaction["sql"], 
       group.bytes += bytes;
     }
   }
-  return counts;
+  const times = rows.map(({ last }) => last.getTime());
+  return { ...counts, lastAt: times.length === 0 ? undefined : new Date(Math.max(...times)) };
 }
 
 export interface FailedMove {

@@ -240,6 +240,8 @@ describe("the documented patterns", () => {
     expect(stderr).toContain("MIGRATION_STORE_IN_USE");
     expect(stderr).toContain(`stowage objectstorage scrub ${other.pid}@`);
     expect(stderr).toContain("other_object_stores");
+    // What was refused has left nothing that would be gone on with.
+    expect(await installation.list()).toEqual([]);
   });
 
   it("only what was stored in a time, or by an account", async () => {
@@ -374,6 +376,14 @@ describe("the configuration to put in place", () => {
 });
 
 describe("interrupted", () => {
+  it("stops cleanly, too, when its terminal is closed", async () => {
+    const installation = await Installation.of("database.yaml");
+    const { child, result } = await startSlowly(installation, "database.yaml", "files.yaml");
+    child.kill("SIGHUP");
+    expect(await result).toMatchObject({ code: 130, stderr: expect.stringContaining("migration resume 1") });
+    expect((await installation.list())[0].state).toBe("incomplete");
+  });
+
   it("stops cleanly and says how to go on; the same command goes on", async () => {
     const installation = await Installation.of("database.yaml");
     const { child, result } = await startSlowly(installation, "database.yaml", "files.yaml");
@@ -406,10 +416,24 @@ describe("interrupted", () => {
     child.kill("SIGKILL");
     expect((await result).signal).toBe("SIGKILL");
     expect((await installation.list())[0].state).toBe("interrupted");
+    for (const given of [["files", "database"], ["database", "other"], ["other", "files"]]) {
+      const swapped = given.map((name) => path(`${name}.yaml`));
+      const refused = await installation.run("objectstorage", "migration", "resume", "1", ...swapped, "-y");
+      expect(refused).toMatchObject({ code: 2, stdout: "", stderr: expect.stringContaining("of migration 1") });
+    }
+    for (const option of [["--online"], ["--verify", "checksum"]]) {
+      const otherwise = await installation.migrate("database.yaml", "files.yaml", "-y", ...option);
+      expect(otherwise).toMatchObject({ code: 1, stderr: expect.stringContaining("MIGRATION_DIFFERS") });
+    }
+    expect((await installation.list())[0].state).toBe("interrupted");
     const resumed = await installation.run("objectstorage", "migration", "resume", "1", "-y", "-o", "json");
     expect(resumed.code).toBe(0);
     expect(eventsIn(resumed.stdout)[0]).toMatchObject({ event: "started", id: 1, isResumed: true });
     await installation.expectWhole("files.yaml");
+    const shown = await installation.run("objectstorage", "migration", "show", "1");
+    expect(shown.stdout).toMatch(/^verify +readback$/m);
+    const swapped = [path("files.yaml"), path("database.yaml")];
+    expect((await installation.run("objectstorage", "migration", "resume", "1", ...swapped)).code).toBe(2);
     const again = await installation.run("objectstorage", "migration", "resume", "1");
     expect(again).toMatchObject({ code: 0, stdout: expect.stringMatching(/^state +complete$/m) });
   });

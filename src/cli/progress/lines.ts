@@ -70,6 +70,8 @@ function describe(task: Pick<RunningTask, "done" | "total" | "rate">, left: numb
   if (task.total) {
     parts[0] += ` of ${formatBytes(task.total)} (${Math.floor((100 * task.done) / task.total)} %)`;
   }
+  // Who waits for something else has no rate.
+  if (task.total !== undefined && task.done >= task.total) return parts.join(", ");
   const rate = task.rate.bytesPerSecond;
   if (rate !== undefined) parts.push(`${formatBytes(rate)}/s`);
   if (left !== undefined) parts.push(`${formatDuration(left)} left`);

@@ -197,6 +197,29 @@ describe("terminal", () => {
     expect(ticker.timers).toBe(0);
   });
 
+  it("draws one task as one line, without a rate when it only waits, on a terminal that does not know its size too", async () => {
+    const { ticker, stream, progress } = terminalProgress(0, 0);
+    const screen = new Screen(80);
+    const see = async () => {
+      await new Promise((resolve) => stream.write("", resolve));
+      screen.write(stream.text);
+      stream.text = "";
+      return screen.lines;
+    };
+    const task = progress.begin("moving", 10_000_000);
+    ticker.pass(100);
+    expect(await see()).toEqual(["moving  ░░░░░░░░░░░░░░░░░░░░    0%      0 B of 10.0 MB"]);
+    task.advance(5_000_000);
+    ticker.pass(1000);
+    expect(await see()).toEqual([
+      expect.stringMatching(/^moving {2}█{10}░{10} {3}50% {2}5[.]00 MB of 10[.]0 MB .*\/s .* left$/),
+    ]);
+    task.advance(5_000_000);
+    ticker.pass(1000);
+    expect(await see()).toEqual(["moving  ████████████████████  100%  10.0 MB of 10.0 MB"]);
+    progress[Symbol.dispose]();
+  });
+
   it("draws the layers of several sources and all of them together, and leaves ended sources above", async () => {
     const { ticker, progress, see } = terminalProgress(100, 24);
     progress.plan(4);
@@ -244,7 +267,7 @@ describe("terminal", () => {
     stream.write("before\n");
     progress.begin("layer", 10).advance(1);
     ticker.pass(100);
-    expect((await see()).length).toBe(3);
+    expect((await see()).length).toBe(2);
     progress[Symbol.dispose]();
     stream.write("after\n");
     expect(await see()).toEqual(["before", "after"]);

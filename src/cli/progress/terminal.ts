@@ -25,7 +25,8 @@ const SOURCE_COLUMNS = 24;
  * `stream` is the terminal, with secrets masked by whoever made it.
  */
 export function createTerminalProgress(stream: OutputStream, colors: Colors, ticker: Ticker): ProgressDisplay {
-  const draw = createLogUpdate(stream);
+  const sized = sizedAtAll(stream);
+  const draw = createLogUpdate(sized);
   let isDrawn = false;
   const above = (text: string) => {
     draw.persist(text);
@@ -53,7 +54,7 @@ export function createTerminalProgress(stream: OutputStream, colors: Colors, tic
       return;
     }
     // One column and one row are left free: a terminal that wraps or scrolls at the last one would spoil the next frame.
-    draw(frameLines(tasks, (stream.columns ?? 80) - 1, (stream.rows ?? 24) - 1, colors).join("\n"));
+    draw(frameLines(tasks, sized.columns - 1, sized.rows - 1, colors).join("\n"));
     isDrawn = true;
   };
   const stop = ticker.every(FRAME_MS, () => {
@@ -76,12 +77,32 @@ export function createTerminalProgress(stream: OutputStream, colors: Colors, tic
   };
 }
 
+/** A terminal that says it has no columns or rows has not been told how many it has. */
+function sizedAtAll(stream: OutputStream) {
+  return {
+    isTTY: stream.isTTY ?? false,
+    get columns() {
+      return stream.columns || 80;
+    },
+    get rows() {
+      return stream.rows || 24;
+    },
+    write: (text: string) => stream.write(text),
+  } as unknown as NodeJS.WriteStream;
+}
+
 function frameLines(tasks: TaskList, columns: number, rows: number, colors: Colors): readonly string[] {
-  const active = [...tasks.running].filter((task) => task.done > 0);
+  const { sources } = tasks;
+  // What there is one of is all there is.
+  const isOnly = sources === undefined && tasks.tasksBegun === 1;
+  const active = [...tasks.running].filter((task) => task.done > 0 || isOnly);
   const taskRows = Math.max(0, rows - 1);
   const shown = active.length > taskRows ? active.slice(0, Math.max(0, taskRows - 1)) : active;
-  const { sources } = tasks;
-  const totalLabel = sources ? describeSources(sources) : `total, ${tasks.tasksEnded} of ${tasks.tasksBegun} done`;
+  const totalLabel = isOnly
+    ? ""
+    : sources
+      ? describeSources(sources)
+      : `total, ${tasks.tasksEnded} of ${tasks.tasksBegun} done`;
   const labelWidth = Math.max(totalLabel.length, ...shown.map((task) => labelOf(task).length));
   const lines = shown.map((task) => {
     const share = task.total ? task.done / task.total : undefined;
@@ -91,6 +112,7 @@ function frameLines(tasks: TaskList, columns: number, rows: number, colors: Colo
   if (shown.length < active.length && taskRows > 0) {
     lines.push(shorten(`… and ${active.length - shown.length} more`, columns));
   }
+  if (isOnly) return lines.slice(-Math.max(1, rows));
   // How much there is to read of several sources is known when the last of them has begun; how many there are, from the start.
   const isSizeKnown = sources === undefined || sources.begun >= sources.total;
   const total = {
@@ -122,8 +144,9 @@ interface Advance extends Pick<RunningTask, "done" | "total" | "rate"> {
 /** A label, and as much of the rest as fits: percentage first, then bytes, time left, rate, and the bar. */
 function progressLine(label: string, labelWidth: number, task: Advance, columns: number, colors: Colors): string {
   const share = task.share === undefined ? undefined : Math.min(1, task.share);
-  const rate = task.rate.bytesPerSecond;
-  const { left } = task;
+  const isAllDone = task.total !== undefined && task.done >= task.total;
+  const rate = isAllDone ? undefined : task.rate.bytesPerSecond;
+  const left = isAllDone ? undefined : task.left;
   const bytes = formatBytes(task.done).padStart(7);
   // In the order of the line; `rank` says what goes last when room is short.
   const parts: readonly { readonly rank: number; readonly text: string; readonly paint?: (text: string) => string }[] =
