@@ -23,6 +23,8 @@ export class Staging implements Disposable {
   readonly #leases: Leases;
   readonly #intents: Gathering<IntendedLocation, { readonly id: number; readonly backendId: number }>;
   readonly #proofs: Gathering<Proof, boolean>;
+  /** Buckets whose objects an online migration sends elsewhere, as the last put of each knows. */
+  readonly #redirected = new Set<string>();
   /** One at the most: the database itself. */
   readonly #inStatements = new Map<Backend, StatementStaging>();
 
@@ -41,7 +43,7 @@ export class Staging implements Disposable {
   async stage(ref: ObjectRef, body: ObjectBody, call: Call): Promise<StagedObject> {
     const configured = this.#backends.for(ref.bucket);
     const driver = await configured.forWriting(call);
-    const inStatements = this.#inStatementsAt(configured, driver);
+    const inStatements = this.#redirected.has(ref.bucket) ? undefined : this.#inStatementsAt(configured, driver);
     return (await inStatements?.stage(ref, body, call)) ?? (await this.#stageInSteps(configured, ref, body, call));
   }
 
@@ -51,6 +53,8 @@ export class Staging implements Disposable {
     const location = { backendId: configured.id, physicalKey, ref, writer: randomUUID() };
     const { id: locationId, backendId } = await this.#intents.ask(location);
     announce("objects intended", { locationId });
+    if (backendId === configured.id) this.#redirected.delete(ref.bucket);
+    else this.#redirected.add(ref.bucket);
     const backend = await this.#backends.of(backendId, call);
     const driver = await backend.forWriting(call);
     using lease = this.#leases.keep(ref, locationId, call);

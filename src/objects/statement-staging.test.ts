@@ -117,6 +117,14 @@ test("what an online migration sends elsewhere goes there", async () => {
   const staged = await store.stage(refOf("0"), bodyOf(100, 2), call);
   await opened.database.transaction((tx) => store.publish(tx, [staged]), call);
   expect((await read(store, 0)).equals(contentOf(100, 2))).toBe(true);
+  // Nothing is sent here in vain any more, until the order is taken back.
+  const stepsOf = stepsSince();
+  for (const key of ["1", "2", "3"]) {
+    if (key === "2") await opened.database.sql.deleteFrom("write_redirects").execute();
+    await store.stage(refOf(key), bodyOf(100, 3), call);
+  }
+  const inSteps = ["objects intended", "objects stored", "objects proven"];
+  expect(stepsOf()).toEqual([...inSteps, ...inSteps, "objects proven"]);
   const there = await opened.database.sql
     .selectFrom("locations")
     .innerJoin("backends", "backends.id", "backend_id")
@@ -125,10 +133,13 @@ test("what an online migration sends elsewhere goes there", async () => {
     .execute();
   expect(there).toEqual([
     { object_key: "0", driver: "localfs" },
+    { object_key: "1", driver: "localfs" },
+    { object_key: "2", driver: "db" },
+    { object_key: "3", driver: "db" },
     { object_key: "before", driver: "db" },
   ]);
   await opened.database.sql.deleteFrom("objects").execute();
-  await opened.database.sql.deleteFrom("locations").where("object_key", "=", "0").execute();
+  await opened.database.sql.deleteFrom("locations").where("object_key", "in", ["0", "1"]).execute();
 });
 
 test("an order to send it elsewhere waits for a writer whose statement has looked before it", async () => {
