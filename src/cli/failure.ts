@@ -13,6 +13,8 @@ export function describeFailure(error: StowageError, paint: (text: string) => st
     error.hint ?? (isInternal && !isVerbose ? "run it again with --log-level debug to see where" : undefined);
   const lines = [`${paint("error:")} ${oneLine(message)}`];
   if (hint !== undefined) lines.push(`  hint: ${oneLine(hint)}`);
+  const { also } = error.details;
+  if (Array.isArray(also)) lines.push(...also.map((other: string) => `  also: ${oneLine(other)}`));
   lines.push(`  code: ${code}`);
   if (isInternal && isVerbose && error.cause instanceof Error) {
     lines.push(...(error.cause.stack ?? "").split("\n").map((line) => `  ${printable(line)}`));

@@ -1,5 +1,5 @@
 import { type ZodType, z } from "zod";
-import { StowageError } from "../errors/index.ts";
+import { type DetailsOf, StowageError } from "../errors/index.ts";
 import { HIDDEN, isSecretKey, nearestKey, visibleKey } from "./keys.ts";
 import { type ListTree, type MapTree, plainValue, type ScalarTree, type Tree } from "./yaml-tree.ts";
 
@@ -45,33 +45,55 @@ function attempt<T>(tree: MapTree, schema: ZodType<T>, place: Place, asText: Rea
   }
 }
 
-/** The one to mend first: a key that is not known explains a key that is missing. */
+/** How many mistakes an error names. */
+const MISTAKES_MAX = 20;
+
+/** Several mistakes as one error: the first, which names the others. */
+export function together(mistakes: readonly StowageError[]): StowageError {
+  const [first, ...others] = mistakes.flatMap((mistake) => [mistake, ...alsoOf(mistake)]);
+  if (!(first instanceof StowageError)) throw new TypeError("there is no mistake");
+  const texts = others.map((other) => (typeof other === "string" ? other : textOf(other)));
+  const also = texts.slice(0, MISTAKES_MAX);
+  if (texts.length > MISTAKES_MAX) also.push(`and ${texts.length - MISTAKES_MAX} more`);
+  const details = { ...(first.details as DetailsOf<"CONFIG_INVALID">), ...(also.length === 0 ? {} : { also }) };
+  return new StowageError("CONFIG_INVALID", details, first.hint === undefined ? {} : { hint: first.hint });
+}
+
+function alsoOf({ details }: StowageError): readonly string[] {
+  return Array.isArray(details.also) ? details.also : [];
+}
+
+function textOf({ details: { file, line, key, reason }, hint }: StowageError): string {
+  const where = [file, line, key].filter((part) => part !== undefined && part !== "").join(":");
+  return `${where}: ${reason}${hint === undefined ? "" : ` (${hint})`}`;
+}
+
+/** The one to mend first comes first: a key that is not known explains a key that is missing. */
 function problemOf(tree: MapTree, schema: ZodType, issues: readonly Issue[], place: Place): StowageError {
-  const problems = issues.map((issue) => {
+  const problems = issues.flatMap((issue) => {
     const inner = innermost(issue);
-    const key = inner.code === "unrecognized_keys" ? inner.keys[0] : undefined;
-    const path = [...inner.path, ...(key === undefined ? [] : [key])];
-    return { issue: inner, path, ...follow(tree, path, place.line) };
+    const paths =
+      inner.code === "unrecognized_keys" ? inner.keys.map((key) => [...inner.path, key]) : [[...inner.path]];
+    return paths.map((path) => ({ issue: inner, path, ...follow(tree, path, place.line) }));
   });
   problems.sort(
     (one, other) =>
       Number(other.issue.code === "unrecognized_keys") - Number(one.issue.code === "unrecognized_keys") ||
       one.line - other.line,
   );
-  const [problem] = problems;
-  if (problem === undefined) throw invalid(place, "it can't be used");
-  const { issue, path, part, line } = problem;
-  const known = knownKeys(schema, path.slice(0, -1));
-  const isThere = !isEmpty(part) || issue.code !== "unrecognized_keys";
-  const shown = path.map((name) => (typeof name === "number" ? name : visibleKey(String(name), isThere, known)));
-  const at = { file: place.file, line, key: [place.key, ...shown].filter((name) => name !== "").join(".") };
-  if (issue.code === "unrecognized_keys") return unknownKey(at, String(path.at(-1)), known);
-  const reason = reasonOf(issue, part);
-  // A schema's own words: should they quote a secret, they are not shown.
-  return invalid(
-    at,
-    secretTexts(tree).some((text) => reason.includes(text)) ? "it can't be used" : reason,
-    hintOf(issue, part),
+  if (problems.length === 0) throw invalid(place, "it can't be used");
+  return together(
+    problems.map(({ issue, path, part, line }) => {
+      const known = knownKeys(schema, path.slice(0, -1));
+      const isThere = !isEmpty(part) || issue.code !== "unrecognized_keys";
+      const shown = path.map((name) => (typeof name === "number" ? name : visibleKey(String(name), isThere, known)));
+      const at = { file: place.file, line, key: [place.key, ...shown].filter((name) => name !== "").join(".") };
+      if (issue.code === "unrecognized_keys") return unknownKey(at, String(path.at(-1)), known);
+      const reason = reasonOf(issue, part);
+      // A schema's own words: should they quote a secret, they are not shown.
+      const isTelling = secretTexts(tree).some((text) => reason.includes(text));
+      return invalid(at, isTelling ? "it can't be used" : reason, hintOf(issue, part));
+    }),
   );
 }
 

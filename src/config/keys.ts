@@ -13,14 +13,24 @@ export function nearestKey(key: string, known: Iterable<string>): string | undef
     const isNear = distance <= Math.max(1, Math.floor(Math.min(candidate.length, wanted.length) / 3));
     if (isNear && distance < (nearest?.distance ?? Number.POSITIVE_INFINITY)) nearest = { name, distance };
   }
+  if (nearest === undefined && key.endsWith("_file")) return nearestKey(key.slice(0, -"_file".length), known);
   return nearest?.name;
 }
+
+/** Of the values of Anchore's chart: they are nobody's secret, and a file may have them by mistake. */
+const chartNames: ReadonlySet<string> = new Set([
+  "anchoreConfig",
+  "existingCredentialSecret",
+  "accessKeySecretKey",
+  "secretKeySecretKey",
+]);
 
 /**
  * A key as a message may show it. In a damaged file the value of a secret can come to stand where a key should: only what looks like the word
  * that somebody chose for a key, and has a value, or is nearly a known one, is shown.
  */
 export function visibleKey(key: string, hasValue: boolean, known: Iterable<string> = []): string {
+  if (chartNames.has(key)) return key;
   const isWord = hasValue && /^[a-z]{1,16}(_[a-z]{1,16}){0,5}$/.test(key);
   return isWord || (key.length <= 40 && /^[\w.-]+$/.test(key) && nearestKey(key, known) !== undefined) ? key : HIDDEN;
 }

@@ -308,7 +308,7 @@ describe("a storage section", () => {
     ["credentials: {db_connect: x}", "credentials.db_connect", 1, "credentials.database.db_connect"],
   ])("at a wrong level shows the right place: %j", (text, key, line, right) => {
     expect(failure(text)).toEqual([
-      key.replace("anchoreConfig", "(not shown)"),
+      key,
       line,
       "this is not the place of this key: it has no effect here",
       `move it to ${right}`,
@@ -355,6 +355,51 @@ it("a schema that quotes what it refuses does not give a secret away", () => {
     expect(read).toThrow(/it can't be used/);
     expect(read).not.toThrow(/s3cr3t/);
   }
+});
+
+it("all mistakes are named at once, with a bound", () => {
+  const also = (text: string) => {
+    try {
+      parse(text);
+    } catch (error) {
+      expect((error as StowageError).message).not.toContain("also");
+      return (error as StowageError).details.also;
+    }
+    throw new Error("it was accepted");
+  };
+  const text = [
+    "tmp_dir: 5",
+    "credentials:",
+    "  database: {db_connect: 'mysql://u:p4ss@h/d'}",
+    ...["services:", "  analyzer: {layer_cache_enable: 'true'}", "  catalog:"],
+    "    object_store: {storage_driver: {name: s3, config: {bukket: b, existingCredentialSecret: p4ss, url: x}}}",
+    "    analysis_archive: {storage_driver: {name: s4}}",
+  ].join("\n");
+  expect(failure(text).slice(0, 3)).toEqual([`${place}.storage_driver.config.bukket`, 7, "this key is not known"]);
+  const others = also(text) as readonly string[];
+  expect(others.map((other) => /^config[.]yaml:\d:[\w.]+/.exec(other)?.[0])).toEqual([
+    `config.yaml:7:${place}.storage_driver.config.existingCredentialSecret`,
+    expect.stringContaining("bucket"),
+    "config.yaml:8:services.catalog.analysis_archive.storage_driver.name",
+    "config.yaml:3:credentials.database.db_connect",
+    "config.yaml:1:tmp_dir",
+    "config.yaml:5:services.analyzer.layer_cache_enable",
+  ]);
+  expect(others[3]).toMatch(/must begin with postgresql:.* [(]write it as /);
+  expect(JSON.stringify(others)).not.toContain("p4ss");
+  expect(also("tmp_dir: 5")).toBeUndefined();
+  const many = Array.from({ length: 50 }, (_, index) => `k${index}: 1`).join(", ");
+  expect(also(s3(many))).toHaveLength(21);
+  expect((also(s3(many)) as readonly string[]).at(-1)).toMatch(/^and \d+ more$/);
+});
+
+it("a key of the database that is a known one's _file is a mistake, and that one is named", () => {
+  expect(failure(database("user: u", "host: h", "name: n", "password_file: /run/secret"))).toEqual([
+    "credentials.database.password_file",
+    6,
+    "this key is not known",
+    "did you mean password?",
+  ]);
 });
 
 describe("other keys", () => {

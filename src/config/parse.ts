@@ -1,4 +1,4 @@
-import { StowageError } from "../errors/index.ts";
+import { isCode, StowageError } from "../errors/index.ts";
 import { readAnalyzerSection } from "./analyzer-section.ts";
 import {
   analysisArchivePlace,
@@ -13,7 +13,7 @@ import {
   sameStore,
 } from "./configuration.ts";
 import { readDatabaseSection } from "./database-section.ts";
-import { describe, interpret, invalid, isEmpty, knownKeys, type Place } from "./interpret.ts";
+import { describe, interpret, invalid, isEmpty, knownKeys, type Place, together } from "./interpret.ts";
 import { judgeRest } from "./other-keys.ts";
 import { analyzerSection, databaseArguments, databaseSection, topLevel } from "./schema.ts";
 import { mapOf, readStoreSection, type StorageDriver, sourceOf } from "./store-sections.ts";
@@ -41,6 +41,7 @@ class Parser {
   readonly #options: ParseOptions;
   readonly #warnings: ConfigurationWarning[] = [];
   readonly #values: ConfigurationValue[] = [];
+  readonly #mistakes: StowageError[] = [];
   /** Dotted paths whose keys were read. */
   readonly #understood = new Set<string>();
 
@@ -59,15 +60,19 @@ class Parser {
         reason: `the file must hold a map, not ${describe(root)}`,
       });
     }
-    const services = this.#map(root, "services", "services");
-    const settings = services && this.#map(services, "catalog", catalog);
-    const objectStore = this.#objectStore(settings);
-    const analysisArchive = this.#analysisArchive(settings);
-    const otherObjectStores = this.#otherObjectStores(settings);
-    const database = this.#database(root);
-    const temporaryDirectory = this.#temporaryDirectory(root);
-    const layerCache = this.#layerCache(services);
-    for (const warning of judgeRest(root, this.#understood, file)) this.#warnings.push({ file, ...warning });
+    const services = this.#attempt(() => this.#map(root, "services", "services"));
+    const settings = services && this.#attempt(() => this.#map(services, "catalog", catalog));
+    const objectStore = this.#attempt(() => this.#objectStore(settings));
+    const analysisArchive = this.#attempt(() => this.#analysisArchive(settings));
+    const otherObjectStores = this.#attempt(() => this.#otherObjectStores(settings));
+    const database = this.#attempt(() => this.#database(root));
+    const temporaryDirectory = this.#attempt(() => this.#temporaryDirectory(root));
+    const layerCache = this.#attempt(() => this.#layerCache(services));
+    const warnings = this.#attempt(() => judgeRest(root, this.#understood, file));
+    if (!objectStore || !otherObjectStores || !layerCache || !warnings || this.#mistakes.length > 0) {
+      throw together(this.#mistakes);
+    }
+    for (const warning of warnings) this.#warnings.push({ file, ...warning });
     this.#warnings.sort((one, other) => one.line - other.line);
     return {
       file,
@@ -80,6 +85,17 @@ class Parser {
       values: this.#values,
       warnings: this.#warnings,
     };
+  }
+
+  /** `undefined` where there is a mistake, too: the others are looked for all the same. */
+  #attempt<T>(read: () => T): T | undefined {
+    try {
+      return read();
+    } catch (error) {
+      if (!isCode(error, "CONFIG_INVALID")) throw error;
+      this.#mistakes.push(error);
+      return undefined;
+    }
   }
 
   /** The map below a key; `undefined` when there is none. */

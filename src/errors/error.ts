@@ -75,7 +75,8 @@ export function messageOf(error: unknown): string {
 
 function describe(code: ErrorCode, details: Readonly<Record<string, DetailValue>>): string {
   const parts = Object.entries(details)
-    .filter(([, value]) => value !== undefined && !(Array.isArray(value) && value.length === 0))
+    // Further mistakes are lines of their own where they are shown.
+    .filter(([key, value]) => value !== undefined && key !== "also" && !(Array.isArray(value) && value.length === 0))
     .map(([key, value]) => `${key}: ${Array.isArray(value) ? value.join(", ") : String(value)}`);
   return parts.length === 0 ? codes[code].title : `${codes[code].title} (${parts.join("; ")})`;
 }
