@@ -1,4 +1,5 @@
 import type { AskedPaths, Finding, JsonValue, LayerFinding, OwnedFile } from "../layer/index.ts";
+import { counted } from "./text.ts";
 
 /** The fields that have a value: findings are plain JSON, which knows no `undefined`. */
 export function present<T extends object>(fields: { readonly [K in keyof T]: T[K] | undefined }): T {
@@ -35,7 +36,7 @@ export class ProblemList {
 
   *findings(): Generator<Finding> {
     for (const text of this.#texts) yield problem(this.#path, text);
-    if (this.#more > 0) yield problem(this.#path, `${this.#more} more problems in this file`);
+    if (this.#more > 0) yield problem(this.#path, `${counted(this.#more, "more problem")} in this file`);
   }
 }
 

@@ -80,6 +80,9 @@ class MovableRecords {
 /**
  * Moves every record whose parent is a symlink at its moment in the stream to where the link leads, until none is left, and resolves the hard
  * links of what then stands. What lies below a file is never there, so nothing leads through it.
+ *
+ * One image is resolved otherwise than an unpacker would: where an entry takes a symlink's place and came through a symlink itself, entries after it
+ * still follow the old one. Such a name stands twice in the layer, and is noted.
  */
 function settle(records: MovableRecords, limits: Limits, notes: NoteList, layer: string): Links {
   for (;;) {

@@ -157,7 +157,7 @@ describe("apk", () => {
     const problems = run.findings.flat().filter((finding) => finding.kind === "problem");
     expect(problems.map((finding) => (finding.value as { text: string }).text)).toEqual([
       "a record without a usable name or version was left out (no name)",
-      "3 lines or paths of ok were left out",
+      "left out 3 lines or paths of ok",
       "a record without a usable name or version was left out (\ufffd[31m)",
       "a record without a usable name or version was left out (noversion)",
     ]);

@@ -19,7 +19,7 @@ const DATABASE = "lib/apk/db/installed";
  */
 export const apkCataloger: Cataloger = {
   name: "apk",
-  version: 1,
+  version: 2,
   wants: [`**/${DATABASE}`],
   fileBytesMax: 64 * 1024 * 1024,
 

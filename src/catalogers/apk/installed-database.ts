@@ -1,6 +1,6 @@
 import type { OwnedFile } from "../../layer/index.ts";
 import { OwnedFiles, type ProblemList, present } from "../record.ts";
-import { fieldText, imagePath, linesOf, nameText, wholeNumber } from "../text.ts";
+import { counted, fieldText, imagePath, linesOf, nameText, wholeNumber } from "../text.ts";
 
 /** A package as apk's database has it. */
 export type ApkPackage = {
@@ -120,7 +120,8 @@ class Record {
       problems.add(`a record without a usable name or version was left out (${field("P") ?? "no name"})`);
       return undefined;
     }
-    if (this.#dropped > 0) problems.add(`${this.#dropped} lines or paths of ${name} were left out`);
+    if (this.#dropped > 0)
+      problems.add(`left out ${counted(this.#dropped, "line or path", "lines or paths")} of ${name}`);
     const value = present<ApkPackage>({
       name,
       version,

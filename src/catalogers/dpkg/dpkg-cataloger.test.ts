@@ -247,8 +247,8 @@ describe("dpkg", () => {
       "a stanza without a usable package name was left out",
       "none has no usable version and was left out",
     ]);
-    expect(problemsOf({ "var/lib/dpkg/info/a.list": "/../x\n/a\n" })).toEqual(["1 paths were left out"]);
-    expect(problemsOf({ "var/lib/dpkg/info/a.md5sums": "xyz\n" })).toEqual(["1 lines were left out"]);
+    expect(problemsOf({ "var/lib/dpkg/info/a.list": "/../x\n/a\n" })).toEqual(["left out 1 path"]);
+    expect(problemsOf({ "var/lib/dpkg/info/a.md5sums": "xyz\n" })).toEqual(["left out 1 line"]);
     const many = "Package: a/b\n\n".repeat(100);
     expect(problemsOf({ [STATUS]: many })).toHaveLength(21);
     expect(problemsOf({ [STATUS]: many }).at(-1)).toBe("80 more problems in this file");

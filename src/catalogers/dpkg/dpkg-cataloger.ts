@@ -32,7 +32,7 @@ const COPYRIGHT_BYTES_MAX = 1024 * 1024;
  */
 export const dpkgCataloger: Cataloger = {
   name: "dpkg",
-  version: 1,
+  version: 2,
   wants: [
     STATUS,
     `${STATUS_DIRECTORY}*`,

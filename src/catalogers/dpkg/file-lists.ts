@@ -1,6 +1,6 @@
 import type { JsonValue, OwnedFile } from "../../layer/index.ts";
 import { OwnedFiles, type ProblemList, present } from "../record.ts";
-import { fieldText, imagePath, linesOf } from "../text.ts";
+import { counted, fieldText, imagePath, linesOf } from "../text.ts";
 import { parseStanzas } from "./control.ts";
 
 /** `info/NAME.list`: a path on each line, directories too; the first is `/.`. Nothing but the path is recorded. */
@@ -12,7 +12,7 @@ export function parseList(text: string, problems: ProblemList): readonly OwnedFi
     const path = imagePath(line);
     if (path === undefined || !files.add({ path })) dropped += 1;
   }
-  if (dropped > 0) problems.add(`${dropped} paths were left out`);
+  if (dropped > 0) problems.add(`left out ${counted(dropped, "path")}`);
   return files.list;
 }
 
@@ -27,7 +27,7 @@ export function parseMd5sums(text: string, problems: ProblemList): readonly Owne
     if (path === undefined || !/^[0-9a-f]{32}$/.test(digest) || !files.add({ path, digest: `md5:${digest}` }))
       dropped += 1;
   }
-  if (dropped > 0) problems.add(`${dropped} lines were left out`);
+  if (dropped > 0) problems.add(`left out ${counted(dropped, "line")}`);
   return files.list;
 }
 

@@ -104,6 +104,9 @@ describe("npm", () => {
     [json({ name: "../../x", version: "1" }), "the name is none that a package can have"],
     [json({ name: "a/b", version: "1" }), "the name is none that a package can have"],
     ["[".repeat(100_000), "not JSON"],
+    [json({ name: "x\u001b[31m", version: "1" }), "no usable name or version"],
+    [json({ name: "x", version: "1\n2" }), "no usable name or version"],
+    [json({ name: "x".repeat(600), version: "1" }), "no usable name or version"],
   ])("problem: %.40s", (text, message) => {
     const result = run({ "node_modules/a/package.json": text });
     expect(result.findings).toEqual([
@@ -112,7 +115,7 @@ describe("npm", () => {
     expect(result.packages).toEqual([]);
   });
 
-  it.each([{ type: "module" }, { name: "x" }, { name: 7, version: "1" }, { name: "x\u001b", version: "1" }])(
+  it.each([{ type: "module" }, { name: "x" }, { name: 7, version: "1" }, { name: " ", version: "1" }])(
     "%j names no package",
     (fields) => {
       expect(run({ "node_modules/a/package.json": json(fields) }).findings).toEqual([[]]);

@@ -13,7 +13,7 @@ import { type NpmPackage, parsePackageJson } from "./package-json.ts";
  */
 export const npmCataloger: Cataloger = {
   name: "npm",
-  version: 1,
+  version: 2,
   wants: ["**/node_modules/*/package.json", "**/node_modules/@*/*/package.json"],
   fileBytesMax: 2 * 1024 * 1024,
 

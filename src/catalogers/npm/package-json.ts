@@ -14,7 +14,8 @@ export type NpmPackage = {
 const licensesMax = 20;
 
 /**
- * Reads a `package.json`; `undefined` for one that names no package (`{"type":"module"}` stubs), text for what is no JSON object. A field of a wrong
+ * Reads a `package.json`; `undefined` for one that names no package (`{"type":"module"}` stubs), text for what is no JSON object or
+ * names what can't be shown. A field of a wrong
  * type costs that field.
  *
  * @see https://docs.npmjs.com/cli/configuring-npm/package-json
@@ -30,7 +31,9 @@ export function parsePackageJson(text: string): NpmPackage | undefined | string 
   if (fields === undefined) return "not a JSON object";
   const name = nameText(stringOf(fields.name));
   const version = nameText(stringOf(fields.version));
-  if (name === undefined || version === undefined) return undefined;
+  if (name === undefined || version === undefined) {
+    return [fields.name, fields.version].every(isNonblank) ? "no usable name or version" : undefined;
+  }
   if (!isPackageName(name)) return "the name is none that a package can have";
   return present<NpmPackage>({
     name,
@@ -40,6 +43,10 @@ export function parsePackageJson(text: string): NpmPackage | undefined | string 
     description: fieldText(stringOf(fields.description)),
     homepage: fieldText(stringOf(fields.homepage)),
   });
+}
+
+function isNonblank(value: unknown): boolean {
+  return typeof value === "string" && value.trim() !== "";
 }
 
 /** `name` or `@scope/name`. */

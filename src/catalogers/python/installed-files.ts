@@ -1,6 +1,6 @@
 import type { OwnedFile } from "../../layer/index.ts";
 import { OwnedFiles, type ProblemList, present } from "../record.ts";
-import { imagePath, linesOf, wholeNumber } from "../text.ts";
+import { counted, imagePath, linesOf, wholeNumber } from "../text.ts";
 
 /**
  * `RECORD` of a dist-info directory: lines `path,sha256=…,size`, paths relative to the directory above it, or absolute.
@@ -39,7 +39,7 @@ function collect(
     const file = parse(line);
     if (file === undefined || !files.add(file)) dropped += 1;
   }
-  if (dropped > 0) problems.add(`${dropped} lines were left out`);
+  if (dropped > 0) problems.add(`left out ${counted(dropped, "line")}`);
   return files.list;
 }
 

@@ -21,7 +21,7 @@ import { type PythonPackage, parseMetadata } from "./metadata.ts";
  */
 export const pythonCataloger: Cataloger = {
   name: "python",
-  version: 1,
+  version: 2,
   wants: [
     "**/*dist-info/METADATA",
     "**/*DIST-INFO/METADATA",

@@ -1,6 +1,6 @@
 import { decodePathText, type OwnedFile } from "../../layer/index.ts";
 import { OwnedFiles, type ProblemList, present } from "../record.ts";
-import { fieldText, imagePath, nameText } from "../text.ts";
+import { counted, fieldText, imagePath, nameText } from "../text.ts";
 import { type RpmHeader, rpmTag } from "./header.ts";
 
 /** A package as rpm's database has it. */
@@ -31,7 +31,7 @@ export function packageOf(header: RpmHeader, problems: ProblemList): RpmPackage 
     problems.add(`a package without a usable name, version or release was left out (${name ?? "no name"})`);
     return undefined;
   }
-  if (header.damaged > 0) problems.add(`${header.damaged} fields of ${name} are damaged`);
+  if (header.damaged > 0) problems.add(`${counted(header.damaged, "damaged field")} in ${name}`);
   const field = (tag: number) => fieldText(header.string(tag));
   return present<RpmPackage>({
     name,
@@ -128,7 +128,7 @@ export function filesOf(header: RpmHeader, problems: ProblemList): readonly Owne
       break;
     }
   }
-  if (unusable > 0) problems.add(`${unusable} files have no usable path and were left out`);
+  if (unusable > 0) problems.add(`left out ${counted(unusable, "file")} without a usable path`);
   return files.list;
 }
 

@@ -252,7 +252,7 @@ describe("rpm", () => {
     expect(files.length).toBeLessThan(10_000);
     expect(problemsOf(file)).toEqual([
       "a package owns more files than are kept: the rest was left out",
-      "2 files have no usable path and were left out",
+      "left out 2 files without a usable path",
     ]);
   });
 });

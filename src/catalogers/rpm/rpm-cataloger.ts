@@ -18,7 +18,7 @@ const logOf = (database: string) => `${database}-wal`;
  */
 export const rpmCataloger: Cataloger = {
   name: "rpm",
-  version: 2,
+  version: 3,
   wants: DATABASES.flatMap((database) => [database, logOf(database)]),
   fileBytesMax: 256 * 1024 * 1024,
 

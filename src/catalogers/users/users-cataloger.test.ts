@@ -28,7 +28,7 @@ it("users and groups of the visible files, without passwords", () => {
   expect(run.findings[1]).toContainEqual({
     kind: "problem",
     path: "etc/passwd",
-    value: { text: "2 lines without a name or number were left out" },
+    value: { text: "left out 2 lines without a name or number" },
   });
 });
 

@@ -1,6 +1,6 @@
 import { type Cataloger, decodePathText, type JsonValue, type LayerFinding } from "../../layer/index.ts";
 import { finding, ProblemList, present, visibleFindings } from "../record.ts";
-import { fieldText, linesOf, nameText, wholeNumber } from "../text.ts";
+import { counted, fieldText, linesOf, nameText, wholeNumber } from "../text.ts";
 
 const PASSWD = "etc/passwd";
 const GROUP = "etc/group";
@@ -23,7 +23,7 @@ type Group = { readonly name: string; readonly gid: number; readonly members: re
 /** Users and groups: `other.users` and `other.groups`. Passwords are never kept. */
 export const usersCataloger: Cataloger = {
   name: "users",
-  version: 1,
+  version: 2,
   wants: [PASSWD, GROUP],
   fileBytesMax: 4 * 1024 * 1024,
 
@@ -58,7 +58,7 @@ function parseLines<T>(text: string, parse: (fields: readonly string[]) => T | u
     if (entry === undefined) damaged += 1;
     else entries.push(entry);
   }
-  if (damaged > 0) problems.add(`${damaged} lines without a name or number were left out`);
+  if (damaged > 0) problems.add(`left out ${counted(damaged, "line")} without a name or number`);
   return entries;
 }
 
