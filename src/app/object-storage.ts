@@ -1,6 +1,6 @@
 import type { UnusedLayers } from "../analysis/index.ts";
 import type { StowageError } from "../errors/index.ts";
-import type { CompactionReport, Reclaimable, ScrubPlan, ScrubReport, UsageReport } from "../objects/index.ts";
+import type { CompactionReport, Reclaimable, Reclaimed, ScrubPlan, ScrubReport, UsageReport } from "../objects/index.ts";
 import type { Call, Progress, ProgressTask } from "../runtime/index.ts";
 
 /** What nothing needs any more, before it is collected. */
@@ -24,7 +24,7 @@ export interface CollectOptions {
 export interface CollectionReport {
   /** Layer documents that no image stood on. */
   readonly layersRetired: number;
-  readonly reclaimed: readonly { readonly place: string; readonly blobs: number; readonly bytes: number }[];
+  readonly reclaimed: readonly (Reclaimed & { readonly place: string })[];
   /** Backends whose bytes could not be deleted, with the first reason of each. */
   readonly failures: readonly BackendFailure[];
   /** What has to wait. */

@@ -59,14 +59,19 @@ export class StoreKeeper implements ObjectStorage {
       "reclaiming",
       due.reduce((sum, { bytes }) => sum + bytes, 0),
     );
-    const reclaimed = new Map<string, { place: string; blobs: number; bytes: number }>();
+    const reclaimed = new Map<string, CollectionReport["reclaimed"][number]>();
     const failures = new Map<string, BackendFailure>();
     for (;;) {
       const pass = await this.#store.reap(passLimit, call);
       task.advance(pass.bytesDeleted);
-      for (const { backend: place, blobs, bytes } of pass.backends) {
-        const before = reclaimed.get(place) ?? { place, blobs: 0, bytes: 0 };
-        reclaimed.set(place, { place, blobs: before.blobs + blobs, bytes: before.bytes + bytes });
+      for (const { backend: place, blobs, bytes, unmeasured } of pass.backends) {
+        const before = reclaimed.get(place) ?? { blobs: 0, bytes: 0, unmeasured: 0 };
+        reclaimed.set(place, {
+          place,
+          blobs: before.blobs + blobs,
+          bytes: before.bytes + bytes,
+          unmeasured: before.unmeasured + unmeasured,
+        });
       }
       for (const { backend: place, error } of pass.failures) {
         if (!failures.has(place)) failures.set(place, { place, error });

@@ -130,7 +130,14 @@ export const objectStorageDocuments = {
       layersRetired: count.describe(
         "layer documents that no image stood on: their bytes go when no reader can need them",
       ),
-      reclaimed: z.array(z.strictObject({ place, blobs: count, bytes })),
+      reclaimed: z.array(
+        z.strictObject({
+          place,
+          blobs: count,
+          bytes: bytes.describe("of those whose size is known"),
+          unmeasured: count.describe("of the blobs, those whose size nobody recorded: their writers died"),
+        }),
+      ),
       failures,
       left: z.strictObject(garbage).describe("what has to wait"),
       compaction: z

@@ -67,7 +67,11 @@ const garbage: GarbagePreview = {
 
 const collection: CollectionReport = {
   layersRetired: 1,
-  reclaimed: [{ place, blobs: 3, bytes: 30_000 }],
+  reclaimed: [
+    { place, blobs: 3, bytes: 30_000, unmeasured: 0 },
+    { place: "localfs a", blobs: 9, bytes: 2_000, unmeasured: 1 },
+    { place: "localfs b", blobs: 9, bytes: 0, unmeasured: 9 },
+  ],
   failures: [],
   left: {
     unusedLayers: { due: { documents: 0, bytes: 0 }, later: { documents: 0, bytes: 0, dueInSeconds: 0 } },
@@ -218,7 +222,9 @@ describe("gc", () => {
     const { code, stdout, asked } = await run("objectstorage gc -q");
     expect({ code, asked }).toEqual({ code: 0, asked: [{ compact: false }] });
     expect(stdout).toMatch(/^1 layer document retired that no image stands on\n/);
-    expect(stdout).toMatch(/\\x1b\[2J +3 +30.0 kB\n$/);
+    expect(stdout).toMatch(/\\x1b\[2J +3 +30.0 kB$/m);
+    expect(stdout).toMatch(/^localfs a +9 +at least 2.00 kB$/m);
+    expect(stdout).toMatch(/^localfs b +9 +not known$/m);
     const { stdout: json } = await run("objectstorage gc -q -o json");
     documents["objectstorage-gc"].parse(JSON.parse(json));
   });

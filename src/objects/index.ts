@@ -36,6 +36,7 @@ export type {
   ObjectVersion,
   ReapReport,
   StagedObject,
+  Reclaimed,
   StoreMaintenance,
 } from "./store.ts";
 export type { BackendHolding, UsageReport } from "./usage.ts";

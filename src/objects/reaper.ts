@@ -36,7 +36,7 @@ export async function reap(
   limit: number,
   call: Call,
 ): Promise<ReapReport> {
-  const deleted: { backend: string; blobs: number; bytes: number }[] = [];
+  const deleted: ReapReport["backends"][number][] = [];
   let isMoreLeft = false;
   const failures: { backend: string; error: StowageError }[] = [];
   for (const backend of backends) {
@@ -53,12 +53,13 @@ export async function reap(
     const locations = await condemned(database, backend.id, { lateSeconds: options.lateSeconds, repeats }, limit);
     isMoreLeft ||= decided === limit || locations.length === limit;
     if (locations.length === 0) continue;
-    const here = { backend: backend.description, blobs: 0, bytes: 0 };
+    const here = { backend: backend.description, blobs: 0, bytes: 0, unmeasured: 0 };
     try {
       const driver = await backend.forDeleting(call);
       for (let at = 0; at < locations.length; at += batchSize) {
         const gone = await remove(database, driver, locations.slice(at, at + batchSize), failed, call);
         here.blobs += gone.length;
+        here.unmeasured += gone.filter(({ storedBytes }) => storedBytes === undefined).length;
         here.bytes += gone.reduce((sum, { storedBytes }) => sum + (storedBytes ?? 0), 0);
       }
     } catch (error) {

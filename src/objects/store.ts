@@ -41,11 +41,20 @@ export interface ObjectVersion {
   readonly storedBytes: number;
 }
 
+/** Bytes that have gone from a backend. */
+export interface Reclaimed {
+  readonly blobs: number;
+  /** Of those whose size is known. */
+  readonly bytes: number;
+  /** Of these, those whose size nobody recorded: whoever wrote them never came to an end. */
+  readonly unmeasured: number;
+}
+
 export interface ReapReport {
   readonly blobsDeleted: number;
   readonly bytesDeleted: number;
   /** The same for each backend where something was deleted. */
-  readonly backends: readonly { readonly backend: string; readonly blobs: number; readonly bytes: number }[];
+  readonly backends: readonly (Reclaimed & { readonly backend: string })[];
   /** Backends whose bytes could not be deleted, with the first reason of each. */
   readonly failures: readonly { readonly backend: string; readonly error: StowageError }[];
   /** Whether the pass ended because of its bound, not because nothing was left. */

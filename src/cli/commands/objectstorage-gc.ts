@@ -58,7 +58,7 @@ async function writeReport(context: Context, report: CollectionReport): Promise<
     await writeTable(
       output,
       [{ title: "BACKEND" }, { title: "DELETED", alignment: "right" }, { title: "RECLAIMED", alignment: "right" }],
-      report.reclaimed.map(({ place, blobs, bytes }) => [printable(place), formatCount(blobs), formatBytes(bytes)]),
+      report.reclaimed.map((each) => [printable(each.place), formatCount(each.blobs), sizeOf(each)]),
       colors.bold,
     );
   }
@@ -84,6 +84,12 @@ async function writeReport(context: Context, report: CollectionReport): Promise<
     await writeGarbage(context, report.left, false);
   }
   await output.flush();
+}
+
+/** Of what a writer that died has left, nobody knows how much it was. */
+function sizeOf({ blobs, bytes, unmeasured }: CollectionReport["reclaimed"][number]): string {
+  if (unmeasured === 0) return formatBytes(bytes);
+  return unmeasured === blobs ? "not known" : `at least ${formatBytes(bytes)}`;
 }
 
 const reasons: Readonly<Record<GarbageAtBackend["state"], readonly [now: string, later: string]>> = {
