@@ -357,6 +357,37 @@ it("a schema that quotes what it refuses does not give a secret away", () => {
   }
 });
 
+describe("two places of files", () => {
+  const two = (one: string, other: string) =>
+    catalog(
+      `object_store: {storage_driver: {name: localfs, config: {archive_data_dir: ${one}}}}`,
+      "analysis_archive:",
+      `  storage_driver: {name: localfs, config: {archive_data_dir: ${other}}}`,
+      "other_object_stores:",
+      "- storage_driver: {name: localfs, config: {archive_data_dir: /elsewhere}}",
+      `- storage_driver: {name: localfs, config: {archive_data_dir: ${one}}}`,
+    );
+
+  it.each([
+    ["/nest", "/nest/ab"],
+    ["/nest/ab", "/nest"],
+    ["/nest/", "/nest/../nest/ab/c"],
+    ["/", "/a"],
+  ])("one within the other is refused: %s, %s", (one, other) => {
+    const [key, line, reason] = failure(two(one, other));
+    expect([key, line]).toEqual(["services.catalog.analysis_archive.storage_driver.config", 4]);
+    expect(reason).toBe(`its place and that of ${place} lie one within the other`);
+  });
+
+  it.each([
+    ["/nest", "/nest2"],
+    ["/nest/a", "/nest/b"],
+    ["/nest", "/nest/"],
+  ])("side by side, or the same, are taken: %s, %s", (one, other) => {
+    expect(parse(two(one, other)).otherObjectStores).toHaveLength(2);
+  });
+});
+
 it("all mistakes are named at once, with a bound", () => {
   const also = (text: string) => {
     try {

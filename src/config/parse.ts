@@ -42,6 +42,7 @@ class Parser {
   readonly #warnings: ConfigurationWarning[] = [];
   readonly #values: ConfigurationValue[] = [];
   readonly #mistakes: StowageError[] = [];
+  readonly #sections: { readonly section: StoreSection; readonly place: Place }[] = [];
   /** Dotted paths whose keys were read. */
   readonly #understood = new Set<string>();
 
@@ -65,6 +66,7 @@ class Parser {
     const objectStore = this.#attempt(() => this.#objectStore(settings));
     const analysisArchive = this.#attempt(() => this.#analysisArchive(settings));
     const otherObjectStores = this.#attempt(() => this.#otherObjectStores(settings));
+    this.#attempt(() => this.#refuseOverlaps());
     const database = this.#attempt(() => this.#database(root));
     const temporaryDirectory = this.#attempt(() => this.#temporaryDirectory(root));
     const layerCache = this.#attempt(() => this.#layerCache(services));
@@ -189,7 +191,27 @@ class Parser {
     );
     this.#values.push(...values);
     for (const warning of warnings) this.#warnings.push({ file: this.#options.file, ...warning });
+    this.#sections.push({ section, place: this.#place(key, line) });
     return section;
+  }
+
+  /** What is stored at one place would be taken for something strange at the other, or be overwritten by it. */
+  #refuseOverlaps(): void {
+    for (const [index, { section, place }] of this.#sections.entries()) {
+      const driver = this.#options.drivers.find(({ name }) => name === section.name);
+      const outer = this.#sections
+        .slice(0, index)
+        .find(
+          (other) => other.section.name === section.name && driver?.isOverlap?.(section.config, other.section.config),
+        );
+      if (outer === undefined) continue;
+      const reason = `its place and that of ${outer.section.place} lie one within the other`;
+      throw invalid(
+        { ...place, key: `${place.key}.storage_driver.config` },
+        reason,
+        "choose places side by side, or the same one",
+      );
+    }
   }
 
   #database(root: MapTree): Configuration["database"] {

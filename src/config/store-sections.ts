@@ -13,6 +13,8 @@ export interface StorageDriver {
   readonly aliases: readonly string[];
   /** The shape of `storage_driver.config`. */
   readonly schema: ZodType;
+  /** Whether the places of two configurations are not one, and yet one lies within the other. */
+  isOverlap?(one: unknown, other: unknown): boolean;
 }
 
 /** A section as it stands in the file. */

@@ -55,6 +55,15 @@ export interface StoredBlob {
   readonly digest?: string;
 }
 
+/** What lies at a driver's place under no name of a blob. */
+export interface ForeignBlob {
+  /** Its name there, as whoever looks after the place knows it. */
+  readonly name: string;
+  readonly sizeBytes: number;
+  /** The blob that it would have become or belongs to, where it is a part of a put that has not ended, or never will. */
+  readonly partOf?: PhysicalKey;
+}
+
 /** A blob that is to go; the length that every put of its key had, where that is known. */
 export interface DoomedBlob {
   readonly key: PhysicalKey;
@@ -121,6 +130,11 @@ export interface ObjectDriver extends AsyncDisposable {
   purgeMany?(blobs: readonly DoomedBlob[], call: Call): Promise<ReadonlySet<PhysicalKey>>;
   /** All blobs with keys after `after`, in key order (bytes). */
   list(after: PhysicalKey | undefined, call: Call): AsyncIterable<StoredBlob>;
+  /**
+   * All else that takes space at the place: what others have put there, and parts of puts that have not ended. In an order that stays while nothing changes,
+   * in pages, of which many may be empty, so that who waits sees that it goes on. Only for looking: nothing of it is ever deleted because it stands here.
+   */
+  listForeign(call: Call): AsyncIterable<readonly ForeignBlob[]>;
 }
 
 /** What a driver may use beside its own section of the configuration. */
@@ -151,4 +165,6 @@ export interface DriverDefinition<Config = unknown> extends DriverOpener<Config>
   readonly summary: string;
   /** The shape of `storage_driver.config`: keys as users know them; secrets become `Secret`. Unknown keys are refused (a strict object). */
   readonly schema: ZodType<Config>;
+  /** Whether the places of two configurations are not one, and yet what is stored at one lies within the other. */
+  isOverlap?(one: Config, other: Config): boolean;
 }

@@ -15,6 +15,7 @@ export type {
   DriverDefinition,
   DriverOpener,
   DriverSurroundings,
+  ForeignBlob,
   ObjectDriver,
   PhysicalKey,
   StoredBlob,

@@ -38,6 +38,8 @@ export const localfsDriver: DriverDefinition<z.output<typeof schema>> = {
   summary: "files in a directory",
   schema,
   settingsOf: ({ archive_data_dir }) => ({ archive_data_dir }),
+  isOverlap: (one, other) =>
+    isWithin(one.archive_data_dir, other.archive_data_dir) || isWithin(other.archive_data_dir, one.archive_data_dir),
   async freeBytes({ archive_data_dir }) {
     const { bavail, bsize } = await statfs(archive_data_dir);
     return bavail * bsize;
@@ -54,6 +56,11 @@ export const localfsDriver: DriverDefinition<z.output<typeof schema>> = {
     );
   },
 };
+
+/** By their names: where links lead is not looked at. */
+function isWithin(inner: string, outer: string): boolean {
+  return inner !== outer && inner.startsWith(outer.endsWith("/") ? outer : `${outer}/`);
+}
 
 /** Node can't ask the system for a group's number, so this is the local table only. */
 async function groupNumber(name: string): Promise<number> {
