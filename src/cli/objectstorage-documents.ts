@@ -99,11 +99,15 @@ export const objectStorageDocuments = {
               bytes,
               explainedBlobs: count.describe("that belong to recorded objects"),
               explainedBytes: bytes,
+              foreignBlobs: count.describe(
+                "of all held: what has no name that stowage gives, and writes that have not ended",
+              ),
+              foreignBytes: bytes,
               missingBlobs: count.describe("recorded, and not there"),
               missingBytes: bytes,
             })
             .optional()
-            .describe("what is listed there; missing when it was not listed"),
+            .describe("what is listed there, whatever its name; missing when it was not listed"),
           error: error.optional().describe("why it could not be listed"),
         }),
       ),
@@ -123,7 +127,7 @@ export const objectStorageDocuments = {
         ),
       }),
     })
-    .describe("`stowage objectstorage usage -o json`"),
+    .describe("`stowage objectstorage usage -o json`, also where a store could not be listed"),
   "objectstorage-gc-preview": z.strictObject(garbage).describe("`stowage objectstorage gc --dry-run -o json`"),
   "objectstorage-gc": z
     .strictObject({
@@ -165,10 +169,10 @@ export const objectStorageDocuments = {
         .array(
           z.strictObject({
             place,
-            physicalKey: z.string().describe("its name at the backend"),
+            physicalKey: z.string().describe("its name at the backend; a long one is cut"),
             kind: z
               .enum(["missing", "truncated", "damaged", "unreadable", "extra"])
-              .describe("extra: belongs to nothing"),
+              .describe("extra: belongs to nothing, or is an unfinished write"),
             detail: z.string().describe("which object it is, and what is wrong"),
             bytes: bytes.optional(),
           }),

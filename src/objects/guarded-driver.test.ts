@@ -31,6 +31,10 @@ describeDriver("a guarded driver", async () => {
     driver: guard(driver, { operationsMax: 4, lendAfterMs: 20 }),
     chunkBytes: 64 * 1024,
     remains: async () => [...driver.blobs.keys()],
+    async litter(partOf) {
+      driver.foreign.push({ name: "other", sizeBytes: 3 }, { name: "part", sizeBytes: 2, partOf });
+      return { foreign: [...driver.foreign], [Symbol.asyncDispose]: async () => void driver.foreign.splice(0) };
+    },
     [Symbol.asyncDispose]: async () => {},
   };
 });

@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, readFile, rename, rm, symlink, truncate, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, symlink, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
@@ -361,6 +361,106 @@ describe("usage", () => {
     expect(size.logBytes).toBeGreaterThan(0);
     expect((await store.usage(false, call)).backends.every((each) => each.held === undefined)).toBe(true);
   });
+
+  test("what is under no name of a document is held, and explained only as a part of a write that is known", async () => {
+    await using store = await open(files("one"), { others: [database] });
+    await put(store, ref, Buffer.alloc(1000));
+    const writing = await store.stage({ ...ref, key: "w" }, bodyOf(Buffer.from("w")), call);
+    const held = async (name: string) =>
+      (await store.usage(true, call)).backends.find(({ place }) => place.includes(name))?.held;
+    const before = await held("one");
+    expect(before).toMatchObject({ blobs: 2, explainedBlobs: 2, foreignBlobs: 0 });
+    const { physical_key } = await opened.database.sql
+      .selectFrom("locations")
+      .select("physical_key")
+      .where("id", "=", writing.locationId)
+      .executeTakeFirstOrThrow();
+    const part = join(directory, "one", physical_key.slice(0, 2), `${physical_key}.${"0".repeat(16)}.part`);
+    await writeFile(part, Buffer.alloc(100));
+    await writeFile(join(directory, "one", "big-foreign.bin"), Buffer.alloc(3000));
+    await mkdir(join(directory, "one", "ff"), { recursive: true });
+    await writeFile(join(directory, "one", "ff", `${"f".repeat(32)}.${"0".repeat(16)}.part`), Buffer.alloc(10));
+    expect(await held("one")).toMatchObject({
+      blobs: 5,
+      bytes: (before?.bytes ?? 0) + 3110,
+      explainedBlobs: 3,
+      explainedBytes: (before?.bytes ?? 0) + 100,
+      foreignBlobs: 3,
+      foreignBytes: 3110,
+    });
+    await sql`insert into object_chunks values (${"f".repeat(32)}, 0, ${Buffer.alloc(70)})`.execute(
+      opened.database.sql,
+    );
+    expect(await held("db")).toMatchObject({ bytes: 70, explainedBytes: 0, foreignBlobs: 1 });
+    const report = await scrub(store);
+    expect(report).toMatchObject({ counts: { extra: 3 }, damaged: 0 });
+    const found = report.findings.map(({ physicalKey, kind, detail, bytes }) => ({ physicalKey, kind, detail, bytes }));
+    const detail = "unfinished: a part of a write that no record knows of";
+    expect(found).toEqual(
+      expect.arrayContaining([
+        { physicalKey: "big-foreign.bin", kind: "extra", detail: "nothing of stowage's", bytes: 3000 },
+        { physicalKey: `ff/${"f".repeat(32)}.${"0".repeat(16)}.part`, kind: "extra", detail, bytes: 10 },
+        { physicalKey: `object_chunks ${"f".repeat(32)}`, kind: "extra", detail, bytes: 70 },
+      ]),
+    );
+    await sql`delete from object_chunks`.execute(opened.database.sql);
+  });
+
+  test("of many foreign names a scrub gives the first, and says how many more there are", async () => {
+    await using store = await open(files("one"));
+    await put(store, ref, Buffer.alloc(1000));
+    const long = "é".repeat(120);
+    await mkdir(join(directory, "one", long, long), { recursive: true });
+    for (let index = 0; index < 1003; index++) await writeFile(join(directory, "one", long, long, String(index)), "x");
+    const report = await scrub(store);
+    expect(report.counts).toEqual({ extra: 1001 });
+    const { findings } = await scrub(store);
+    expect(findings.every(({ physicalKey }) => physicalKey.length < 400)).toBe(true);
+    const rows = await opened.database.sql
+      .selectFrom("scrub_findings")
+      .selectAll()
+      .where("physical_key", "=", "…")
+      .execute();
+    expect(rows).toMatchObject([{ bytes: 3 }, { bytes: 3 }]);
+    expect(rows[0]?.detail).toMatch(/^3 more /);
+  });
+
+  test("rows that only remember bytes which are gone hold nothing", async () => {
+    const sections = { workingSet: files("one") };
+    await using store = await openObjectStore({ database: opened.database, sections, isAlone: true });
+    await put(store, ref, Buffer.alloc(1000));
+    await opened.database.transaction((tx) => store.retire(tx, ref), call);
+    const sizeOf = async () => {
+      const { groups } = await store.usage(false, call);
+      const reclaimable = await store.reclaimable(call);
+      return [groups, reclaimable].map((each) =>
+        each.reduce((sum, group) => sum + ("bytes" in group ? group.bytes : group.storedBytes), 0),
+      );
+    };
+    expect((await sizeOf()).every((bytes) => bytes > 1000)).toBe(true);
+    expect((await store.reap(10, call)).blobsDeleted).toBe(1);
+    expect(await sizeOf()).toEqual([0, 0]);
+    expect(await store.reclaimable(call)).toMatchObject([{ state: "deleting", locations: 1, isDue: false }]);
+    expect((await store.usage(false, call)).groups).toEqual([]);
+  });
+});
+
+test("a directory in the place of garbage is named, stays, and keeps nothing else", async () => {
+  await using store = await open(files("one"));
+  for (const key of ["0", "1", "2"]) await put(store, { ...ref, key }, Buffer.from(key));
+  const [path = ""] = await blobsOf("one");
+  await rm(path);
+  await mkdir(path);
+  await writeFile(join(path, "a note"), "keep me");
+  await opened.database.transaction(async (tx) => {
+    for (const key of ["0", "1", "2"]) await store.retire(tx, { ...ref, key });
+  }, call);
+  const first = await store.reap(10, call);
+  expect(first.blobsDeleted).toBe(2);
+  expect(first.failures[0]?.error).toMatchObject({ code: "BACKEND_DENIED", hint: `remove the directory: ${path}` });
+  expect(await blobsOf("one")).toEqual([join(path, "a note")]);
+  await rm(path, { recursive: true });
+  expect(await store.reap(10, call)).toMatchObject({ blobsDeleted: 1, failures: [] });
 });
 
 test("a put that was repeated until it was proven leaves no parts when it goes", async () => {

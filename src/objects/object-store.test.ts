@@ -768,6 +768,7 @@ class WrappedDriver implements ObjectDriver {
   get: ObjectDriver["get"];
   delete: ObjectDriver["delete"];
   list: ObjectDriver["list"];
+  listForeign: ObjectDriver["listForeign"];
 
   constructor(inner: ObjectDriver, changed: Partial<DriverCapabilities> = {}) {
     this.inner = inner;
@@ -780,6 +781,7 @@ class WrappedDriver implements ObjectDriver {
     this.get = (key, range, under) => inner.get(key, range, under);
     this.delete = (key, under) => inner.delete(key, under);
     this.list = (after, under) => inner.list(after, under);
+    this.listForeign = (under) => inner.listForeign(under);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -11,7 +11,7 @@ import {
   throwIfAborted,
 } from "../runtime/index.ts";
 import type { Backend } from "./backends.ts";
-import type { ObjectDriver, PhysicalKey } from "./driver.ts";
+import type { ForeignBlob, ObjectDriver, PhysicalKey } from "./driver.ts";
 import { readHeader } from "./envelope-reader.ts";
 import { readThrough } from "./location-reader.ts";
 import { findVersions, type Located, recordDamage } from "./rows/locations.ts";
@@ -32,7 +32,7 @@ import {
 } from "./rows/scrubs.ts";
 import { findPlaced, findPointers, type PlacedRow } from "./rows/walk.ts";
 import type { ObjectRef, ObjectVersion } from "./store.ts";
-import { type Placed, walk } from "./walk.ts";
+import { type Placed, walk, walkForeign } from "./walk.ts";
 
 export interface ScrubOptions {
   /** Of the objects, from 0 to 1: what is only looked for in the listing, and what is read. */
@@ -81,6 +81,8 @@ export interface ScrubReport {
 }
 
 const findingsShownMax = 1000;
+/** Of what lies at a backend and is nothing of ours: there may be millions. */
+const foreignNamedMax = 1000;
 const readsAtOnce = 4;
 const progressEvery = 100;
 
@@ -197,6 +199,26 @@ class Scrub {
       batch = [];
     }
     if (batch.length > 0) await this.#batch(backend, driver, batch);
+    await this.#readForeign(backend, driver);
+  }
+
+  /** Names what lies there under no name of a blob: the first of it each, the rest together. */
+  async #readForeign(backend: Backend, driver: ObjectDriver): Promise<void> {
+    const rest = { count: 0, bytes: 0 };
+    let named = 0;
+    for await (const { foreign, row } of walkForeign(this.#database, backend.id, driver, this.#call)) {
+      throwIfAborted(this.#call);
+      if (row?.state === "pending" || row?.state === "deleting") continue;
+      if (named++ < foreignNamedMax) {
+        const name = recordableName(foreign.name);
+        await this.#found(backend, name, "extra", describeForeign(foreign, row), foreign.sizeBytes);
+      } else {
+        rest.count++;
+        rest.bytes += foreign.sizeBytes;
+      }
+    }
+    if (rest.count === 0) return;
+    await this.#found(backend, "…", "extra", `${rest.count} more that are nothing of stowage's`, rest.bytes);
   }
 
   /** What was found damaged up to a key, or all of it, is looked at again. */
@@ -302,7 +324,7 @@ class Scrub {
 
   async #found(
     backend: Backend,
-    physicalKey: PhysicalKey,
+    physicalKey: string,
     kind: FindingKind,
     detail: string,
     bytes: number | undefined,
@@ -317,6 +339,21 @@ class Scrub {
     const number = createHash("sha256").update(`${seed}:${id}`).digest().readUInt32LE(0);
     return number / 2 ** 32 < share;
   }
+}
+
+function describeForeign({ partOf }: ForeignBlob, row: PlacedRow | undefined): string {
+  if (partOf === undefined) return "nothing of stowage's";
+  const whose = row === undefined ? "a write that no record knows of" : `a write of ${nameOf(row.ref)}, which is there`;
+  return `unfinished: a part of ${whose}`;
+}
+
+const nameCharactersMax = 300;
+
+/** Longer names would not fit into an index; their digest tells them apart. */
+function recordableName(name: string): string {
+  if (name.length <= nameCharactersMax) return recordable(name);
+  const digest = createHash("sha256").update(name).digest("hex").slice(0, 12);
+  return `${recordable(name.slice(0, nameCharactersMax))}… (${digest})`;
 }
 
 const detailCharactersMax = 500;

@@ -4,7 +4,7 @@ import { type Call, throwIfAborted } from "../runtime/index.ts";
 import { type Backend, describeBackend } from "./backends.ts";
 import { readBackends } from "./rows/backends.ts";
 import { type DatabaseSize, type KeptGroup, keptGroups, readDatabaseSize } from "./rows/usage.ts";
-import { walk } from "./walk.ts";
+import { walk, walkForeign } from "./walk.ts";
 
 /** What a backend really holds, against what the rows say of it. */
 export interface BackendHolding {
@@ -13,13 +13,16 @@ export interface BackendHolding {
   readonly place: string;
   /** Whether the configuration names it. */
   readonly isConfigured: boolean;
-  /** What is listed there; left out when nobody looked, or could. */
+  /** What is listed there, whatever its name; left out when nobody looked, or could. */
   readonly held?: {
     readonly blobs: number;
     readonly bytes: number;
     /** Of these, what rows explain. */
     readonly explainedBlobs: number;
     readonly explainedBytes: number;
+    /** Of these, what has no name of a blob: what others have put there, and parts of puts that have not ended. */
+    readonly foreignBlobs: number;
+    readonly foreignBytes: number;
     /** What rows say is there and is not. */
     readonly missingBlobs: number;
     readonly missingBytes: number;
@@ -56,21 +59,30 @@ async function lookAt(
   backend: Backend,
   call: Call,
 ): Promise<Pick<BackendHolding, "held"> | Pick<BackendHolding, "error">> {
-  const held = { blobs: 0, bytes: 0, explainedBlobs: 0, explainedBytes: 0, missingBlobs: 0, missingBytes: 0 };
+  const held = {
+    ...{ blobs: 0, bytes: 0, explainedBlobs: 0, explainedBytes: 0 },
+    ...{ foreignBlobs: 0, foreignBytes: 0, missingBlobs: 0, missingBytes: 0 },
+  };
+  const count = (sizeBytes: number, isExplained: boolean) => {
+    held.blobs++;
+    held.bytes += sizeBytes;
+    if (!isExplained) return;
+    held.explainedBlobs++;
+    held.explainedBytes += sizeBytes;
+  };
   try {
-    for await (const { listed, row } of walk(database, backend.id, await backend.driver(call), undefined, call)) {
-      if (listed !== undefined) {
-        held.blobs++;
-        held.bytes += listed.sizeBytes;
-      }
-      if (listed !== undefined && row !== undefined) {
-        held.explainedBlobs++;
-        held.explainedBytes += listed.sizeBytes;
-      }
+    const driver = await backend.driver(call);
+    for await (const { listed, row } of walk(database, backend.id, driver, undefined, call)) {
+      if (listed !== undefined) count(listed.sizeBytes, row !== undefined);
       if (listed === undefined && row?.located !== undefined && row.state !== "deleting") {
         held.missingBlobs++;
         held.missingBytes += row.located.storedBytes;
       }
+    }
+    for await (const { foreign, row } of walkForeign(database, backend.id, driver, call)) {
+      count(foreign.sizeBytes, row !== undefined);
+      held.foreignBlobs++;
+      held.foreignBytes += foreign.sizeBytes;
     }
     return { held };
   } catch (error) {

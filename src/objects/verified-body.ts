@@ -182,12 +182,9 @@ export class Unwrap extends Transform {
       return;
     }
     const actual = this.#digester.digest();
-    if (actual !== storedDigest) {
-      done(new WrongBytes(`${actual} stored`));
-      return;
-    }
     const payloadBytes = storedBytes - trailerBytes - this.#payloadStart;
-    done(wrongTrailer(this.#trailer, payloadBytes, this.#recorded));
+    const isRight = actual === storedDigest;
+    done(isRight ? wrongTrailer(this.#trailer, payloadBytes, this.#recorded) : new WrongBytes(`${actual} stored`));
   }
 
   /** The part of `bytes`, which begin at `start`, that is payload. */

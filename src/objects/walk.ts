@@ -1,6 +1,6 @@
 import type { Database } from "../db/index.ts";
 import type { Call } from "../runtime/index.ts";
-import type { ObjectDriver, PhysicalKey, StoredBlob } from "./driver.ts";
+import type { ForeignBlob, ObjectDriver, PhysicalKey, StoredBlob } from "./driver.ts";
 import { isMarkerKey } from "./marker.ts";
 import { findPlaced, type PlacedRow, placedAfter } from "./rows/walk.ts";
 
@@ -44,6 +44,21 @@ export async function* walk(
   } finally {
     await blobs.return?.(undefined);
     await rows.return?.(undefined);
+  }
+}
+
+/** All else at a backend; the row of the location that it is a part of, where there is one. */
+export async function* walkForeign(
+  database: Database,
+  backendId: number,
+  driver: ObjectDriver,
+  call: Call,
+): AsyncGenerator<{ readonly foreign: ForeignBlob; readonly row: PlacedRow | undefined }> {
+  for await (const page of driver.listForeign(call)) {
+    for (const foreign of page) {
+      const { partOf } = foreign;
+      yield { foreign, row: partOf === undefined ? undefined : await findPlaced(database, backendId, partOf) };
+    }
   }
 }
 

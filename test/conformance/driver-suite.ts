@@ -7,6 +7,7 @@ import type {
   BodySource,
   ByteRange,
   DriverCapabilities,
+  ForeignBlob,
   ObjectDriver,
   PhysicalKey,
   StoredBlob,
@@ -24,6 +25,16 @@ export interface DriverUnderTest extends AsyncDisposable {
   readonly severalPages?: number;
   /** What lies at the backend, whether the driver's listing shows it or not. */
   remains(): Promise<readonly string[]>;
+  /**
+   * Puts there, past the driver, what is nothing of its own, beside what a put of `unfinished` would have left, where such a thing can be; returns what
+   * takes it away. At least one of them has a name that is nearly a blob's.
+   */
+  litter(unfinished: PhysicalKey): Promise<Litter>;
+}
+
+/** What was put at a backend past its driver. */
+export interface Litter extends AsyncDisposable {
+  readonly foreign: readonly ForeignBlob[];
 }
 
 const call = createCall();
@@ -314,6 +325,39 @@ export function describeDriver(name: string, makeDriver: () => Promise<DriverUnd
         }
         if (failure === undefined) expect(Buffer.concat(parts).equals(bytes)).toBe(true);
         else expect(failure).toMatchObject({ code: "BACKEND_KEY_MISSING" });
+      });
+    });
+
+    describe("what is nothing of the driver's", () => {
+      async function foreign(): Promise<readonly ForeignBlob[]> {
+        const found: ForeignBlob[] = [];
+        for await (const page of driver.listForeign(call)) found.push(...page);
+        return found.toSorted((one, other) => (one.name < other.name ? -1 : 1));
+      }
+
+      test("whole blobs, long and short, are not", async () => {
+        for (const sizeBytes of [0, 1, 20 * backend.chunkBytes + 1]) await put(noise(sizeBytes));
+        expect(await foreign()).toEqual([]);
+      });
+
+      test("is listed with names and sizes, apart from blobs, and stays", async () => {
+        const { key } = await put(noise(20 * backend.chunkBytes + 1));
+        const before = await listed();
+        {
+          await using litter = await backend.litter(createPhysicalKey());
+          const expected = litter.foreign.toSorted((one, other) => (one.name < other.name ? -1 : 1));
+          expect(expected.length).toBeGreaterThan(0);
+          expect(await foreign()).toEqual(expected);
+          expect(await listed()).toEqual(before);
+          await driver.purge(key, undefined, call);
+          expect(await foreign()).toEqual(expected);
+        }
+        expect(await foreign()).toEqual([]);
+      });
+
+      test("a listing whose call was aborted fails", async () => {
+        const pages = driver.listForeign(createCall({ signal: AbortSignal.abort() }))[Symbol.asyncIterator]();
+        expect((await failureOf(pages.next())).code).toBe("INPUT_INTERRUPTED");
       });
     });
 

@@ -18,6 +18,10 @@ describeDriver("a faulty driver without faults, over memory", async () => {
     driver: new FaultyDriver(memory, () => undefined),
     chunkBytes: 64 * 1024,
     remains: async () => [...memory.blobs.keys()],
+    async litter(partOf) {
+      memory.foreign.push({ name: "other", sizeBytes: 3 }, { name: "part", sizeBytes: 2, partOf });
+      return { foreign: [...memory.foreign], [Symbol.asyncDispose]: async () => void memory.foreign.splice(0) };
+    },
     [Symbol.asyncDispose]: async () => {},
   };
 });

@@ -5,6 +5,7 @@ import type {
   ByteRange,
   DoomedBlob,
   DriverCapabilities,
+  ForeignBlob,
   ObjectDriver,
   PhysicalKey,
   StoredBlob,
@@ -234,6 +235,10 @@ export class FaultyDriver implements ObjectDriver {
         throw failure(fault.code, this.name, "list", undefined);
       yield blob;
     }
+  }
+
+  listForeign(call: Call): AsyncIterable<readonly ForeignBlob[]> {
+    return this.#inner.listForeign(call);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

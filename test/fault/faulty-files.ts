@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { constants } from "node:fs";
 import { basename, dirname } from "node:path";
-import type { FileCalls, FileStatus, OpenFile } from "../../src/objects/drivers/localfs/file-calls.ts";
+import type { FileCalls, FileStatus, NameOfFile, OpenFile } from "../../src/objects/drivers/localfs/file-calls.ts";
 import { createRandom } from "./random.ts";
 
 export type FileCallName =
@@ -221,8 +221,10 @@ export class FaultyFiles implements FileCalls {
     return this.#step("linkStatus", path, () => statusOf(this.#find(path)));
   }
 
-  async *names(path: string): AsyncGenerator<string> {
-    yield* await this.#step("names", path, () => [...this.#find(path).entries.keys()]);
+  async *names(path: string): AsyncGenerator<NameOfFile> {
+    yield* await this.#step("names", path, () =>
+      [...this.#find(path).entries].map(([name, { isDirectory }]) => ({ name, isFile: !isDirectory })),
+    );
   }
 
   async #step<T>(name: FileCallName, path: string, work: (fault: FileFault | undefined) => T): Promise<T> {

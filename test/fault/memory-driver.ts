@@ -5,6 +5,7 @@ import type {
   BodySource,
   ByteRange,
   DriverCapabilities,
+  ForeignBlob,
   ObjectDriver,
   PhysicalKey,
   StoredBlob,
@@ -19,6 +20,8 @@ const manyBytesMax = 64 * 1024;
 export class MemoryDriver implements ObjectDriver {
   readonly name = "memory";
   readonly blobs = new Map<PhysicalKey, Buffer>();
+  /** What else lies there. */
+  readonly foreign: ForeignBlob[] = [];
 
   async capabilities(): Promise<DriverCapabilities> {
     return {
@@ -100,6 +103,11 @@ export class MemoryDriver implements ObjectDriver {
       const sizeBytes = this.blobs.get(key)?.length;
       if (key > (after ?? "") && sizeBytes !== undefined) yield { key, sizeBytes };
     }
+  }
+
+  async *listForeign(call: Call): AsyncGenerator<readonly ForeignBlob[]> {
+    throwIfAborted(call);
+    yield this.foreign;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}

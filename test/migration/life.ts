@@ -225,6 +225,7 @@ export class Life {
         await point("list");
         yield* inner.list(after, call);
       },
+      listForeign: (call) => inner.listForeign(call),
       async [Symbol.asyncDispose]() {},
     };
   }

@@ -1,5 +1,12 @@
 import { randomBytes } from "node:crypto";
-import { DeleteBucketCommand, ListMultipartUploadsCommand, ListObjectsCommand, S3Client } from "@aws-sdk/client-s3";
+import {
+  DeleteBucketCommand,
+  DeleteObjectCommand,
+  ListMultipartUploadsCommand,
+  ListObjectsCommand,
+  PutObjectCommand,
+  S3Client,
+} from "@aws-sdk/client-s3";
 import { s3Driver } from "../../src/objects/drivers/s3/index.ts";
 import { openBucket } from "../../src/objects/drivers/s3/open-bucket.ts";
 import { createCall } from "../../src/runtime/index.ts";
@@ -37,6 +44,20 @@ export async function driverOnNewBucket(server: S3Server): Promise<DriverUnderTe
       const { Contents = [] } = await client.send(new ListObjectsCommand({ Bucket: bucket }));
       const { Uploads = [] } = await client.send(new ListMultipartUploadsCommand({ Bucket: bucket }));
       return [...Contents.map(({ Key }) => `object ${Key}`), ...Uploads.map(({ Key }) => `upload ${Key}`)];
+    },
+    async litter(key) {
+      const wrong = key.startsWith("ff") ? "00" : "ff";
+      const names = ["some where/top.bin", "some where/other/é.txt", `some where/${wrong}/${key}`, `some where/${key}`];
+      const outside = "elsewhere/x";
+      for (const [index, Key] of [...names, outside].entries()) {
+        await client.send(new PutObjectCommand({ Bucket: bucket, Key, Body: Buffer.alloc(100 + index) }));
+      }
+      return {
+        foreign: names.map((name, index) => ({ name, sizeBytes: 100 + index })),
+        async [Symbol.asyncDispose]() {
+          for (const Key of [...names, outside]) await client.send(new DeleteObjectCommand({ Bucket: bucket, Key }));
+        },
+      };
     },
     async [Symbol.asyncDispose]() {
       await driver[Symbol.asyncDispose]();

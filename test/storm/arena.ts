@@ -216,6 +216,7 @@ export class Arena implements AsyncDisposable {
         for await (const blob of driver.list(after, under)) yield blob;
         await pass("afterList");
       },
+      listForeign: (under) => driver.listForeign(under),
       [Symbol.asyncDispose]: () => driver[Symbol.asyncDispose](),
     };
   }

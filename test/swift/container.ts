@@ -58,15 +58,27 @@ export async function openContainer(
   const remove = async (name: string) => {
     await discard(await client.request({ method: "DELETE", name, accepts: [204, 404] }, attempt, call), call);
   };
+  const store = async (name: string, bytes: Buffer) => {
+    await discard(
+      await client.request({ method: "PUT", name, body: () => bytes, accepts: [201] }, attempt, call),
+      call,
+    );
+  };
   const driver = new SwiftDriver(client, { prefix, segmentBytes, pageSize });
   return {
     driver,
     remove,
-    async store(name, bytes) {
-      await discard(
-        await client.request({ method: "PUT", name, body: () => bytes, accepts: [201] }, attempt, call),
-        call,
-      );
+    store,
+    async litter(partOf) {
+      const part = `${prefix}segments/${partOf}/0123/00000001`;
+      const names = [part, `${prefix}a.bin`, `${prefix}other/x`, `${prefix}${partOf}x`, `${prefix}segments/x`];
+      for (const [index, name] of names.entries()) await store(name, Buffer.alloc(100 + index));
+      return {
+        foreign: names.map((name, index) => ({ name, sizeBytes: 100 + index, ...(name === part ? { partOf } : {}) })),
+        async [Symbol.asyncDispose]() {
+          for (const name of names) await remove(name);
+        },
+      };
     },
     // Swift sends smaller segments at one a second.
     chunkBytes: 1024 * 1024,

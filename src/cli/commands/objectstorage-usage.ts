@@ -1,7 +1,7 @@
-import type { SerializedError } from "../../errors/index.ts";
+import { type SerializedError, StowageError } from "../../errors/index.ts";
 import type { BackendHolding, DatabaseSize, KeptGroup, UsageReport } from "../../objects/index.ts";
 import type { Context } from "../context.ts";
-import { formatBytes, formatCount } from "../format.ts";
+import { formatBytes, formatCount, plural } from "../format.ts";
 import { writeJson } from "../json.ts";
 import type { UsageFlags } from "../objectstorage-program.ts";
 import { printable } from "../printable.ts";
@@ -24,7 +24,19 @@ export async function objectstorageUsage(context: Context, flags: UsageFlags): P
   }
   context[Symbol.dispose]();
   const document = documentOf(usage);
-  if (context.format === "json") return await writeJson(context.output, document);
+  if (context.format === "json") await writeJson(context.output, document);
+  else await writeAll(context, document);
+  const failed = usage.backends.filter(({ error }) => error !== undefined);
+  const error = failed[0]?.error;
+  if (error === undefined) return;
+  throw new StowageError(
+    "BACKEND_LEFT_OUT",
+    { places: failed.map(({ place }) => place), reason: error.message },
+    { cause: error, ...(error.hint === undefined ? {} : { hint: error.hint }) },
+  );
+}
+
+async function writeAll(context: Context, document: UsageDocument): Promise<void> {
   const { output, colors } = context;
   await writeBackends(context, document);
   await output.write("\n");
@@ -68,6 +80,9 @@ async function writeBackends(context: Context, { backends, groups }: UsageDocume
       const remarks = [
         ...(isConfigured ? [] : ["not in the configuration"]),
         ...(error === undefined ? [] : [`could not be listed: ${error.message}`]),
+        ...(held === undefined || held.foreignBlobs === 0
+          ? []
+          : [`${formatBytes(held.foreignBytes)} under ${plural(held.foreignBlobs, "name")} that no document has`]),
       ];
       return [
         printable(place),

@@ -69,19 +69,22 @@ export function withConcurrencyLimit(driver: PieceDriver, options: LimitOptions)
         throw error;
       }
     },
-    async *list(after, call) {
-      const place = await places.take(call);
-      try {
-        for await (const blob of driver.list(after, call)) {
-          place.idle();
-          yield blob;
-          place.busy();
-        }
-      } finally {
-        place.release();
-      }
-    },
+    list: (after, call) => listed(places, () => driver.list(after, call), call),
+    listForeign: (call) => listed(places, () => driver.listForeign(call), call),
   };
+}
+
+async function* listed<T>(places: Places, list: () => AsyncIterable<T>, call: Call): AsyncGenerator<T> {
+  const place = await places.take(call);
+  try {
+    for await (const item of list()) {
+      place.idle();
+      yield item;
+      place.busy();
+    }
+  } finally {
+    place.release();
+  }
 }
 
 interface Waiting {

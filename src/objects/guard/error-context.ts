@@ -2,7 +2,7 @@ import { messageOf, StowageError } from "../../errors/index.ts";
 import type { Call } from "../../runtime/index.ts";
 import { type PhysicalKey, WholeBody } from "../driver.ts";
 import { abortReason } from "./abort-reason.ts";
-import { forward, manyWithin, type PieceDriver } from "./pieces.ts";
+import { forward, listedWithin, manyWithin, type PieceDriver } from "./pieces.ts";
 import { trackBody } from "./tracked-body.ts";
 
 /**
@@ -51,17 +51,7 @@ export function withErrorContext(driver: PieceDriver): PieceDriver {
       }),
     delete: (key, call) => about("delete", key, call, () => driver.delete(key, call)),
     purge: (key, sizeBytes, call) => about("purge", key, call, () => driver.purge(key, sizeBytes, call)),
-    async *list(after, call) {
-      const blobs = driver.list(after, call)[Symbol.asyncIterator]();
-      try {
-        for (;;) {
-          const { done, value } = await about("list", undefined, call, () => blobs.next());
-          if (done) return;
-          yield value;
-        }
-      } finally {
-        await blobs.return?.();
-      }
-    },
+    list: (after, call) => listedWithin(driver.list(after, call), (step) => about("list", undefined, call, step)),
+    listForeign: (call) => listedWithin(driver.listForeign(call), (step) => about("list", undefined, call, step)),
   };
 }

@@ -1,7 +1,7 @@
 import type { ErrorCode } from "../../errors/index.ts";
 import { isCode, toStowageError } from "../../errors/index.ts";
 import { WholeBody } from "../driver.ts";
-import { forward, manyWithin, type PieceDriver } from "./pieces.ts";
+import { forward, listedWithin, manyWithin, type PieceDriver } from "./pieces.ts";
 
 export type DriverOperation = "capabilities" | "put" | "get" | "delete" | "purge" | "list";
 
@@ -59,6 +59,10 @@ export function withMetrics(driver: PieceDriver, metrics: DriverMetrics): PieceD
     metrics.of[operation].operations++;
     return counted(operation, work);
   };
+  async function* listed<T>(list: () => AsyncIterable<T>): AsyncGenerator<T> {
+    metrics.of.list.operations++;
+    yield* listedWithin(list(), (step) => counted("list", step));
+  }
   const many = manyWithin(driver, (operation, call, work) => begun(operation, () => work(call)));
   const { getMany } = many;
   return {
@@ -89,18 +93,7 @@ export function withMetrics(driver: PieceDriver, metrics: DriverMetrics): PieceD
       }),
     delete: (key, call) => begun("delete", () => driver.delete(key, call)),
     purge: (key, sizeBytes, call) => begun("purge", () => driver.purge(key, sizeBytes, call)),
-    async *list(after, call) {
-      metrics.of.list.operations++;
-      const blobs = driver.list(after, call)[Symbol.asyncIterator]();
-      try {
-        for (;;) {
-          const { done, value } = await counted("list", () => blobs.next());
-          if (done) return;
-          yield value;
-        }
-      } finally {
-        await blobs.return?.();
-      }
-    },
+    list: (after, call) => listed(() => driver.list(after, call)),
+    listForeign: (call) => listed(() => driver.listForeign(call)),
   };
 }

@@ -146,6 +146,23 @@ export function manyWithin(
   };
 }
 
+/** What a listing has, each step of it within `around`. */
+export async function* listedWithin<T>(
+  listing: AsyncIterable<T>,
+  around: <S>(step: () => Promise<S>) => Promise<S>,
+): AsyncGenerator<T> {
+  const items = listing[Symbol.asyncIterator]();
+  try {
+    for (;;) {
+      const { done, value } = await around(() => items.next());
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    await items.return?.();
+  }
+}
+
 /** What layers hand on that do not care for it. */
 export function forward(driver: Omit<ObjectDriver, "put" | "get">): Omit<ObjectDriver, "put" | "get"> {
   return {
@@ -156,6 +173,7 @@ export function forward(driver: Omit<ObjectDriver, "put" | "get">): Omit<ObjectD
     delete: (key, call) => driver.delete(key, call),
     purge: (key, sizeBytes, call) => driver.purge(key, sizeBytes, call),
     list: (after, call) => driver.list(after, call),
+    listForeign: (call) => driver.listForeign(call),
     [Symbol.asyncDispose]: () => driver[Symbol.asyncDispose](),
   };
 }

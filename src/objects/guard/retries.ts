@@ -19,7 +19,7 @@ export interface RetriesOptions {
  * - `get`: before the first byte, and when a stream breaks: bytes never change, so it goes on with the range that is missing.
  * - `put`: the body is opened again. A key that is taken after an attempt of our own has failed may hold what that attempt stored: if the bytes are
  *   the same, the put has succeeded. A failure of the body itself is its opener's, and is not repeated here.
- * - `list`: goes on after the last key.
+ * - `list`: goes on after the last key; `listForeign` begins anew and leaves out the pages that it has given.
  */
 export function withRetries(driver: PieceDriver, { policy, breaksMax, onRetry }: RetriesOptions): PieceDriver {
   const repeated = async <T>(
@@ -103,30 +103,58 @@ export function withRetries(driver: PieceDriver, { policy, breaksMax, onRetry }:
       };
     },
 
-    async *list(after, call) {
+    list(after, call) {
       let last = after;
-      let blobs: AsyncIterator<StoredBlob> | undefined;
-      try {
-        for (;;) {
-          const next = await repeated("list", call, async () => {
-            blobs ??= driver.list(last, call)[Symbol.asyncIterator]();
-            try {
-              return await blobs.next();
-            } catch (error) {
-              blobs = undefined; // a generator that has thrown is at its end
-              throw error;
-            }
-          });
-          if (next.done) return;
-          last = next.value.key;
-          yield next.value;
-        }
-      } finally {
-        await blobs?.return?.();
-      }
+      return listed(
+        call,
+        () => driver.list(last, call),
+        ({ key }) => {
+          last = key;
+        },
+      );
+    },
+
+    listForeign(call) {
+      let seen = 0;
+      return listed(
+        call,
+        () => dropped(driver.listForeign(call), seen),
+        () => {
+          seen++;
+        },
+      );
     },
   };
+
+  /** @param open what is left of the listing */
+  async function* listed<T>(call: Call, open: () => AsyncIterable<T>, pass: (item: T) => void): AsyncGenerator<T> {
+    let items: AsyncIterator<T> | undefined;
+    try {
+      for (;;) {
+        const next = await repeated("list", call, async () => {
+          items ??= open()[Symbol.asyncIterator]();
+          try {
+            return await items.next();
+          } catch (error) {
+            items = undefined; // a generator that has thrown is at its end
+            throw error;
+          }
+        });
+        if (next.done) return;
+        pass(next.value);
+        yield next.value;
+      }
+    } finally {
+      await items?.return?.();
+    }
+  }
   return repeating;
+}
+
+/** Without the first ones. */
+async function* dropped<T>(items: AsyncIterable<T>, count: number): AsyncGenerator<T> {
+  let index = 0;
+  for await (const item of items) if (index++ >= count) yield item;
 }
 
 /** Wraps what must not be repeated, whatever its code says. */

@@ -61,27 +61,29 @@ export function withStallTimeout(driver: PieceDriver, options: StallOptions): Pi
         throw error;
       }
     },
-    async *list(after, call) {
-      const watched = watch("list", undefined, call);
-      const blobs = driver.list(after, watched.call)[Symbol.asyncIterator]();
-      let isStalled = false;
-      try {
-        for (;;) {
-          const { done, value } = await watched.wait(blobs.next());
-          if (done) return;
-          yield value;
-        }
-      } catch (error) {
-        isStalled = watched.isStalled;
-        throw error;
-      } finally {
-        watched.end();
-        // A generator that hangs ends only when what it waits for does.
-        if (isStalled) blobs.return?.()?.catch(() => {});
-        else await blobs.return?.();
-      }
-    },
+    list: (after, call) => listed(watch("list", undefined, call), (under) => driver.list(after, under)),
+    listForeign: (call) => listed(watch("list", undefined, call), (under) => driver.listForeign(under)),
   };
+}
+
+async function* listed<T>(watched: StallWatch, list: (call: Call) => AsyncIterable<T>): AsyncGenerator<T> {
+  const items = list(watched.call)[Symbol.asyncIterator]();
+  let isStalled = false;
+  try {
+    for (;;) {
+      const { done, value } = await watched.wait(items.next());
+      if (done) return;
+      yield value;
+    }
+  } catch (error) {
+    isStalled = watched.isStalled;
+    throw error;
+  } finally {
+    watched.end();
+    // A generator that hangs ends only when what it waits for does.
+    if (isStalled) items.return?.()?.catch(() => {});
+    else await items.return?.();
+  }
 }
 
 /** Why a round ends: one reason for all, for an error that nobody sees is dear. */

@@ -205,7 +205,11 @@ export async function reclaimable(
       query
         .selectFrom("locations")
         .where("state", "in", ["pending", "retired", "deleting"])
-        .select(["backend_id", "state", "stored_bytes", seconds.as("seconds")])
+        // What is to be deleted once more holds nothing any longer.
+        .select(["backend_id", "state", seconds.as("seconds")])
+        .select(
+          sql<number>`case when state = 'deleting' and writer is null then 0 else stored_bytes end`.as("stored_bytes"),
+        )
         .as("leaving"),
     )
     .select(({ fn }) => [

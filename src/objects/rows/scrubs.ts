@@ -19,7 +19,8 @@ export type FindingKind = ScrubFindingsTable["kind"];
 
 export interface ScrubFinding {
   readonly backendId: number;
-  readonly physicalKey: PhysicalKey;
+  /** Its name there: of what is extra, not always a physical key. */
+  readonly physicalKey: string;
   readonly kind: FindingKind;
   /** What it is, and what is wrong with it. */
   readonly detail: string;
@@ -99,7 +100,7 @@ export async function readFindings(
   return {
     findings: rows.map((row) => ({
       backendId: row.backend_id,
-      physicalKey: row.physical_key as PhysicalKey,
+      physicalKey: row.physical_key,
       kind: row.kind,
       detail: row.detail,
       bytes: row.bytes ?? undefined,

@@ -5,8 +5,14 @@ import { type DriverUnderTest, describeDriver } from "../../../../test/conforman
 import { startTestDatabase } from "../../../../test/embedded-database.ts";
 import { type Database, openDatabase } from "../../../db/index.ts";
 import { createCall } from "../../../runtime/index.ts";
-import { createPhysicalKey } from "../../index.ts";
+import { createPhysicalKey, type ForeignBlob } from "../../index.ts";
 import { DatabaseDriver } from "./index.ts";
+
+async function insertChunks(database: Database, key: string, lengths: readonly number[]): Promise<void> {
+  for (const [position, length] of lengths.entries()) {
+    await sql`insert into object_chunks values (${key}, ${position}, ${Buffer.alloc(length)})`.execute(database.sql);
+  }
+}
 
 function driverOn(database: Database, opened: AsyncDisposable): DriverUnderTest {
   return {
@@ -18,6 +24,15 @@ function driverOn(database: Database, opened: AsyncDisposable): DriverUnderTest 
         union all select 'chunk ' || physical_key || '/' || position from object_chunks`.execute(database.sql);
       return rows.map(({ what }) => what);
     },
+    async litter(partOf) {
+      await insertChunks(database, partOf, [1000, 10]);
+      return {
+        foreign: [{ name: `object_chunks ${partOf}`, sizeBytes: 1010, partOf }],
+        async [Symbol.asyncDispose]() {
+          await sql`delete from object_chunks where physical_key = ${partOf}`.execute(database.sql);
+        },
+      };
+    },
     [Symbol.asyncDispose]: () => opened[Symbol.asyncDispose](),
   };
 }
@@ -25,6 +40,21 @@ function driverOn(database: Database, opened: AsyncDisposable): DriverUnderTest 
 describeDriver("the db driver on the embedded database", async () => {
   const opened = await startTestDatabase();
   return driverOn(opened.database, opened);
+});
+
+test("chunks behind the end of a blob, and a blob of another length than its row says, are named", async () => {
+  await using opened = await startTestDatabase();
+  const driver = new DatabaseDriver(opened.database);
+  const [longer, shorter] = ["a".repeat(32), "b".repeat(32)];
+  await insertChunks(opened.database, longer, [100, 30]);
+  await insertChunks(opened.database, shorter, [50]);
+  await sql`insert into object_blobs values (${longer}, 100), (${shorter}, 70)`.execute(opened.database.sql);
+  const foreign: ForeignBlob[] = [];
+  for await (const page of driver.listForeign(createCall())) foreign.push(...page);
+  expect(foreign).toEqual([
+    { name: `object_chunks ${longer} behind byte 100`, sizeBytes: 30 },
+    { name: `object_blobs ${shorter}: 70 bytes, of 50 there`, sizeBytes: 0 },
+  ]);
 });
 
 test("what is long, or may be, is not deleted with others", async () => {

@@ -45,6 +45,13 @@ export interface OpenFile {
   close(): Promise<void>;
 }
 
+/** A name in a directory. */
+export interface NameOfFile {
+  readonly name: string;
+  /** It is a regular file's; not every file system says so. */
+  readonly isFile: boolean;
+}
+
 /** All that the driver asks of the file system, so that tests can put a failing disk in its place. Failures are `ErrnoException`s. */
 export interface FileCalls {
   open(path: string, flags: number, mode?: number): Promise<OpenFile>;
@@ -59,7 +66,7 @@ export interface FileCalls {
   /** Of a symbolic link itself. */
   linkStatus(path: string): Promise<FileStatus>;
   /** The names in a directory, in no order. */
-  names(path: string): AsyncIterable<string>;
+  names(path: string): AsyncIterable<NameOfFile>;
 }
 
 /**
@@ -155,7 +162,7 @@ function fileCalls(isInMemory: boolean): FileCalls {
     status: (path) => called<FileStatus>((done) => stat(path, { bigint: true }, done)),
     linkStatus: (path) => called<FileStatus>((done) => lstat(path, { bigint: true }, done)),
     async *names(path) {
-      for await (const entry of await opendir(path)) yield entry.name;
+      for await (const entry of await opendir(path)) yield { name: entry.name, isFile: entry.isFile() };
     },
   };
 }

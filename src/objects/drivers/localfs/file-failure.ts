@@ -61,6 +61,12 @@ export function fileFailure(error: unknown, { operation, key, path, isChange }: 
         resource: path,
         reason: "a symbolic link is not followed",
       });
+    case "EISDIR":
+      return new StowageError(
+        "BACKEND_DENIED",
+        { driver: driverName, operation, resource: path, reason: "a directory lies where a file of stowage's was" },
+        { cause: error, hint: `remove the directory: ${path}` },
+      );
     case "ESTALE":
     case "ENODEV":
     case "ENOTCONN":

@@ -19,6 +19,7 @@ export const fanOutNames: readonly string[] = Array.from({ length: 256 }, (_, in
 
 const blobSuffix = ".blob";
 const partSuffix = ".part";
+const partName = /^[0-9a-f]{32}[.][0-9a-f]{16}[.]part$/;
 const blobName = /^[0-9a-f]{32}[.]blob$/;
 
 /** Where the files of a key are. */
@@ -40,6 +41,11 @@ export function isPartOf(key: PhysicalKey, name: string): boolean {
   return (
     name.startsWith(`${key}.`) && name.endsWith(partSuffix) && name.length === key.length + 1 + 16 + partSuffix.length
   );
+}
+
+/** The key whose put writes under such a name in a fan-out directory; `undefined` for a file of no put. */
+export function partKeyOf(fanOut: string, name: string): PhysicalKey | undefined {
+  return partName.test(name) && name.startsWith(fanOut) ? (name.slice(0, 32) as PhysicalKey) : undefined;
 }
 
 /** The key of a blob's file in a fan-out directory; `undefined` for a file that is none. */

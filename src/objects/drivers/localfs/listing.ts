@@ -1,9 +1,9 @@
 import { type Call, throwIfAborted } from "../../../runtime/index.ts";
-import type { PhysicalKey, StoredBlob } from "../../driver.ts";
+import type { ForeignBlob, PhysicalKey, StoredBlob } from "../../driver.ts";
 import type { Directories } from "./directories.ts";
-import type { FileCalls } from "./file-calls.ts";
-import { type Attempt, attempt, errnoOf } from "./file-failure.ts";
-import { fanOutNames, keyOf } from "./layout.ts";
+import type { FileCalls, FileStatus, NameOfFile } from "./file-calls.ts";
+import { type Attempt, attempt, errnoOf, fileFailure } from "./file-failure.ts";
+import { fanOutNames, keyOf, partKeyOf } from "./layout.ts";
 
 /** So many keys are held at once. A directory with more of them is read again for the next ones. */
 const keysMax = 16_384;
@@ -42,6 +42,74 @@ export async function* listBlobs(
   await directories.checkRoot(what);
 }
 
+/** So many names are looked at before who waits is told that it goes on. */
+const namesAtOnce = 1000;
+
+/** All that is below the root but blobs at their places. Symbolic links are not followed; a directory that may not be read is named, for it may hold bytes. */
+export async function* listForeign(
+  files: FileCalls,
+  directories: Directories,
+  call: Call,
+): AsyncGenerator<readonly ForeignBlob[]> {
+  const what: Attempt = { operation: "list", path: directories.path(""), isChange: false };
+  await directories.checkRoot(what);
+  const left = [""];
+  for (let at = left.pop(); at !== undefined; at = left.pop()) {
+    throwIfAborted(call);
+    let page: ForeignBlob[] = [];
+    let seen = 0;
+    try {
+      for await (const entry of files.names(directories.path(at))) {
+        throwIfAborted(call);
+        const { name } = entry;
+        const { foreign, isDirectory } = await lookAt(files, directories, at, entry);
+        if (foreign !== undefined) page.push(foreign);
+        if (isDirectory) left.push(below(at, name));
+        if (++seen % namesAtOnce !== 0) continue;
+        yield page;
+        page = [];
+      }
+    } catch (error) {
+      const errno = errnoOf(error);
+      const isOthers = at !== "" && !fanOutNames.includes(at);
+      if (errno !== "ENOENT" && !(errno === "EACCES" && isOthers)) throw fileFailure(error, what);
+      if (errno === "EACCES") page.push({ name: `${at}/ (not readable)`, sizeBytes: 0 });
+    }
+    yield page;
+  }
+  await directories.checkRoot(what);
+}
+
+function below(directory: string, name: string): string {
+  return directory === "" ? name : `${directory}/${name}`;
+}
+
+async function lookAt(
+  files: FileCalls,
+  directories: Directories,
+  directory: string,
+  { name, isFile }: NameOfFile,
+): Promise<{ readonly foreign?: ForeignBlob; readonly isDirectory: boolean }> {
+  const path = below(directory, name);
+  const isFanOut = fanOutNames.includes(directory);
+  const isBlobName = isFanOut && keyOf(directory, name) !== undefined;
+  // Most are blobs, of which nothing more has to be asked.
+  if (isBlobName && isFile) return { isDirectory: false };
+  let status: FileStatus;
+  try {
+    status = await files.linkStatus(directories.path(path));
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return { isDirectory: false }; // it has gone meanwhile
+    throw error;
+  }
+  const isDirectory = status.isDirectory();
+  if (isDirectory) return isBlobName ? { foreign: { name: path, sizeBytes: 0 }, isDirectory } : { isDirectory };
+  if (isBlobName && status.isFile()) return { isDirectory };
+  const partOf = isFanOut ? partKeyOf(directory, name) : undefined;
+  const sizeBytes = status.isFile() ? Number(status.size) : 0;
+  return { foreign: { name: path, sizeBytes, ...(partOf === undefined ? {} : { partOf }) }, isDirectory };
+}
+
 /** The first keys after `last` in a directory, sorted. */
 async function nextKeys(
   files: FileCalls,
@@ -56,7 +124,7 @@ async function nextKeys(
     keys = keys.slice(0, keysMax);
   };
   await attempt({ operation: "list", path: directory, isChange: false }, async () => {
-    for await (const name of files.names(directory)) {
+    for await (const { name } of files.names(directory)) {
       throwIfAborted(call);
       const key = keyOf(fanOut, name);
       if (key === undefined || key <= last) continue;

@@ -6,6 +6,7 @@ import {
   type BodySource,
   type ByteRange,
   type DriverCapabilities,
+  type ForeignBlob,
   type ObjectDriver,
   type PhysicalKey,
   type StoredBlob,
@@ -16,7 +17,7 @@ import { type FileCalls, type OpenFile, realFileCalls, realFileCallsIn, shortByt
 import { type Attempt, attempt, driverName, errnoOf } from "./file-failure.ts";
 import { readFile, readShort } from "./file-reader.ts";
 import { blobPath, fanOutOf, isPartOf, newPartPath, newProbePath } from "./layout.ts";
-import { listBlobs } from "./listing.ts";
+import { listBlobs, listForeign } from "./listing.ts";
 import { type PartOptions, PartWriter } from "./part-writer.ts";
 
 export type LocalFilesOptions = DirectoryOptions & PartOptions;
@@ -148,7 +149,7 @@ class LocalFilesDriver implements ObjectDriver {
     if (!(await this.#directories.existsStill(fanOut, what))) return await this.#directories.checkRoot(what);
     // The parts first: a put that is at work finds nothing to link any more.
     await attempt(what, async () => {
-      for await (const name of this.#files.names(directory)) {
+      for await (const { name } of this.#files.names(directory)) {
         throwIfAborted(call);
         if (isPartOf(key, name)) await this.#unlink({ ...what, path: `${directory}/${name}`, isChange: true });
       }
@@ -159,6 +160,10 @@ class LocalFilesDriver implements ObjectDriver {
 
   list(after: PhysicalKey | undefined, call: Call): AsyncIterable<StoredBlob> {
     return listBlobs(this.#files, this.#directories, after, call);
+  }
+
+  listForeign(call: Call): AsyncIterable<readonly ForeignBlob[]> {
+    return listForeign(this.#files, this.#directories, call);
   }
 
   /** It holds nothing open. */

@@ -1,5 +1,6 @@
 import { addAbortSignal, type Readable } from "node:stream";
 import {
+  type _Object,
   AbortMultipartUploadCommand,
   DeleteObjectCommand,
   ListMultipartUploadsCommand,
@@ -19,6 +20,7 @@ import type {
   ByteRange,
   DoomedBlob,
   DriverCapabilities,
+  ForeignBlob,
   ObjectDriver,
   PhysicalKey,
   StoredBlob,
@@ -144,10 +146,39 @@ export class S3Driver implements ObjectDriver {
    * or can't read.
    */
   async *list(after: PhysicalKey | undefined, call: Call): AsyncGenerator<StoredBlob> {
+    const { prefix } = this.#connection.configuration;
+    const from = after === undefined ? undefined : objectOf(prefix, after);
+    let last: PhysicalKey | undefined = after;
+    for await (const contents of this.#pages(from, (seen) => markerAfter(prefix, seen), call)) {
+      for (const { Key = "", Size } of contents) {
+        const key = keyOf(prefix, Key);
+        if (key === undefined) continue;
+        if (last !== undefined && key <= last) throw this.#failure("list", "the server's listing is not in order");
+        last = key;
+        yield { key, sizeBytes: Size ?? 0 };
+      }
+    }
+  }
+
+  /** All other objects whose names begin with the prefix. */
+  async *listForeign(call: Call): AsyncGenerator<readonly ForeignBlob[]> {
+    const { prefix } = this.#connection.configuration;
+    for await (const contents of this.#pages(undefined, (seen) => seen, call)) {
+      yield contents.flatMap(({ Key: name = "", Size }) =>
+        name.startsWith(prefix) && keyOf(prefix, name) === undefined ? [{ name, sizeBytes: Size ?? 0 }] : [],
+      );
+    }
+  }
+
+  /** @param goOn where the listing goes on behind the last object that was seen; nowhere where nothing of interest can follow */
+  async *#pages(
+    from: string | undefined,
+    goOn: (seen: string) => string | undefined,
+    call: Call,
+  ): AsyncGenerator<readonly _Object[]> {
     const { bucket, prefix } = this.#connection.configuration;
     const request = requestFor("list");
-    let marker = after === undefined ? undefined : objectOf(prefix, after);
-    let last: PhysicalKey | undefined = after;
+    let marker = from;
     for (;;) {
       const command = new ListObjectsCommand({
         Bucket: bucket,
@@ -157,18 +188,12 @@ export class S3Driver implements ObjectDriver {
       });
       const page = await this.#connection.send((client, options) => client.send(command, options), request, call);
       const contents = page.Contents ?? [];
-      for (const { Key = "", Size } of contents) {
-        const key = keyOf(prefix, Key);
-        if (key === undefined) continue;
-        if (last !== undefined && key <= last) throw this.#failure("list", "the server's listing is not in order");
-        last = key;
-        yield { key, sizeBytes: Size ?? 0 };
-      }
+      yield contents;
       if (!page.IsTruncated) return;
       const seen = contents.at(-1)?.Key ?? page.NextMarker;
       const isFurther = seen !== undefined && Buffer.compare(Buffer.from(seen), Buffer.from(marker ?? "")) > 0;
       if (!isFurther) throw this.#failure("list", "the server's listing does not go on");
-      marker = markerAfter(prefix, seen);
+      marker = goOn(seen);
       if (marker === undefined) return;
     }
   }

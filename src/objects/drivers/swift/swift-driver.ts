@@ -2,7 +2,15 @@ import { pipeline, Readable } from "node:stream";
 import { z } from "zod";
 import { StowageError } from "../../../errors/index.ts";
 import { type Call, throwIfAborted } from "../../../runtime/index.ts";
-import type { BodySource, ByteRange, DriverCapabilities, ObjectDriver, PhysicalKey, StoredBlob } from "../../driver.ts";
+import type {
+  BodySource,
+  ByteRange,
+  DriverCapabilities,
+  ForeignBlob,
+  ObjectDriver,
+  PhysicalKey,
+  StoredBlob,
+} from "../../driver.ts";
 import { BlobWriter } from "./blob-writer.ts";
 import { contentLength, Download } from "./bodies.ts";
 import type { SwiftClient } from "./client.ts";
@@ -21,6 +29,8 @@ export interface SwiftDriverSettings {
 /** Listings follow at once while all servers are up, and when the updater comes round (every 300 s by default) where one was not. */
 const listLagMs = 3_600_000;
 const pageSizeDefault = 1000;
+const keyShape = /^[0-9a-f]{32}$/;
+const segmentShape = /^segments\/([0-9a-f]{32})\//;
 /** A thousand of the longest names, in the longest spelling that JSON has for them. */
 const pageBytesMax = 16 * 1024 * 1024;
 const bulkAnswerBytesMax = 1024 * 1024;
@@ -102,7 +112,30 @@ export class SwiftDriver implements ObjectDriver {
     for await (const { name, bytes } of this.#entries(query, this.#attempt("list"), call)) {
       const key = name?.slice(prefix.length);
       // Whatever else lies there is not ours.
-      if (key !== undefined && /^[0-9a-f]{32}$/.test(key)) yield { key: key as PhysicalKey, sizeBytes: bytes ?? 0 };
+      if (key !== undefined && keyShape.test(key)) yield { key: key as PhysicalKey, sizeBytes: bytes ?? 0 };
+    }
+  }
+
+  /** All else below the prefix. Segments of a blob that is there are its own bytes; the names of blobs, in order, come before those of all segments. */
+  async *listForeign(call: Call): AsyncGenerator<readonly ForeignBlob[]> {
+    const { prefix } = this.#settings;
+    const blobs = this.list(undefined, call)[Symbol.asyncIterator]();
+    try {
+      let blob = await blobs.next();
+      for await (const page of this.#pages({ prefix }, this.#attempt("list"), call)) {
+        const foreign: ForeignBlob[] = [];
+        for (const { name, bytes: sizeBytes = 0 } of page) {
+          const rest = name?.slice(prefix.length);
+          if (name === undefined || rest === undefined || keyShape.test(rest)) continue;
+          const partOf = segmentShape.exec(rest)?.[1] as PhysicalKey | undefined;
+          while (partOf !== undefined && blob.done !== true && blob.value.key < partOf) blob = await blobs.next();
+          const isOwn = partOf !== undefined && blob.done !== true && blob.value.key === partOf;
+          if (!isOwn) foreign.push(partOf === undefined ? { name, sizeBytes } : { name, sizeBytes, partOf });
+        }
+        yield foreign;
+      }
+    } finally {
+      await blobs.return?.(undefined);
     }
   }
 
@@ -189,6 +222,14 @@ export class SwiftDriver implements ObjectDriver {
 
   /** What the container lists, in the order of names (bytes). */
   async *#entries(query: Readonly<Record<string, string>>, attempt: Attempt, call: Call): AsyncGenerator<Entry> {
+    for await (const page of this.#pages(query, attempt, call)) yield* page;
+  }
+
+  async *#pages(
+    query: Readonly<Record<string, string>>,
+    attempt: Attempt,
+    call: Call,
+  ): AsyncGenerator<readonly Entry[]> {
     let { marker } = query;
     const limit = String(
       Math.min(this.#settings.pageSize ?? pageSizeDefault, (await this.#readLimits(call)).listedMax),
@@ -204,7 +245,7 @@ export class SwiftDriver implements ObjectDriver {
       if (answer.statusCode === 204) return await discard(answer, call);
       const { success, data } = listing.safeParse(await readJson(answer, pageBytesMax, attempt, call));
       if (!success) throw failed(attempt, "the answer is no listing");
-      yield* data;
+      yield data;
       // A page may be short though more follows: only an empty one is the last.
       const last = data.at(-1);
       const next = last?.name ?? last?.subdir;
