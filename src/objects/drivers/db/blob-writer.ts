@@ -6,8 +6,6 @@ import type { PhysicalKey, StatementPuts } from "../../driver.ts";
 
 /** Large enough to make few rows, small enough that a few of them in memory don't matter. */
 export const chunkBytes = 256 * 1024;
-/** Chunks that go to the server in one statement. */
-const batchChunks = 4;
 const uniqueViolation = "23505";
 
 interface Chunk {
@@ -16,8 +14,12 @@ interface Chunk {
   readonly sha256: Buffer;
 }
 
-/** Told of bytes that the server has, and that nothing here looks at any more. */
-export type OnStored = (bytes: Buffer) => void;
+export interface WriterOptions {
+  /** Chunks that go to the server in one statement, just now. */
+  readonly batchChunks: () => number;
+  /** Told of bytes that the server has, and that nothing here looks at any more. */
+  readonly onStored?: (bytes: Buffer) => void;
+}
 
 /**
  * Writes one blob. A connection is taken for each batch of chunks and given back, never held while the body is waited for: a body may itself be read
@@ -37,21 +39,21 @@ export type OnStored = (bytes: Buffer) => void;
 export class BlobWriter {
   readonly #database: Database;
   readonly #key: PhysicalKey;
-  readonly #onStored: OnStored;
+  readonly #options: WriterOptions;
   #batch: Chunk[] = [];
   #position = 0;
   #isClaimed = false;
   #sending: Promise<void> = Promise.resolve();
 
-  constructor(database: Database, key: PhysicalKey, onStored: OnStored = () => {}) {
+  constructor(database: Database, key: PhysicalKey, options: WriterOptions) {
     this.#database = database;
     this.#key = key;
-    this.#onStored = onStored;
+    this.#options = options;
   }
 
   /** Takes the next chunk. Waits while a batch is being sent and another is complete. */
   async add(bytes: Buffer, sha256: Buffer = hash("sha256", bytes, "buffer")): Promise<void> {
-    if (this.#batch.length === batchChunks) {
+    if (this.#batch.length >= this.#options.batchChunks()) {
       await this.#sending;
       this.#sending = this.#send(this.#batch, undefined);
       this.#sending.catch(() => {}); // it is awaited before anything else is sent
@@ -92,7 +94,7 @@ export class BlobWriter {
       for (const { position, sha256 } of batch) {
         if (!digests.get(position)?.equals(sha256)) throw this.#failure(`chunk ${position} arrived damaged`);
       }
-      for (const { bytes } of batch) this.#onStored(bytes);
+      for (const { bytes } of batch) this.#options.onStored?.(bytes);
     }
   }
 

@@ -16,9 +16,10 @@ import {
   WholeBody,
 } from "../../driver.ts";
 import { BlobWriter, chunkBytes, deleteBlob, deleteBlobs, statementPuts } from "./blob-writer.ts";
+import { ChunkMemory } from "./chunk-memory.ts";
 
-/** Chunks that come in one answer: fewer journeys to the server, and still little memory for each reader. */
-const readChunks = 4;
+/** Chunks of a body that is in memory anyway, in one statement. */
+const wholeBatchChunks = 4;
 
 /** What is longer, or may be, is deleted alone: no statement is to be at work for long. */
 const deletedTogetherBytesMax = 4 * 1024 * 1024;
@@ -40,6 +41,7 @@ export class DatabaseDriver implements ObjectDriver {
   readonly name = "db";
   readonly statementPuts = statementPuts;
   readonly #database: Database;
+  readonly #memory = new ChunkMemory();
 
   constructor(database: Database) {
     this.#database = database;
@@ -50,10 +52,10 @@ export class DatabaseDriver implements ObjectDriver {
   }
 
   async put(key: PhysicalKey, body: BodySource, call: Call): Promise<StoredBlob> {
-    const writer = new BlobWriter(this.#database, key, body.bytes === undefined ? freeAtOnce : undefined);
-    try {
-      throwIfAborted(call);
-      if (body.bytes !== undefined) return await this.#putWhole(writer, key, body.bytes, body.sha256);
+    if (body.bytes !== undefined) return await this.#putWhole(key, body.bytes, body.sha256, call);
+    using share = this.#memory.share();
+    const writer = new BlobWriter(this.#database, key, { batchChunks: () => share.chunks, onStored: freeAtOnce });
+    return await finished(writer, call, async () => {
       const hasher = createHash("sha256");
       const announced = body.sizeBytes ?? Number.POSITIVE_INFINITY;
       let sizeBytes = 0;
@@ -72,25 +74,20 @@ export class DatabaseDriver implements ObjectDriver {
       }
       await writer.finish(sizeBytes);
       return { key, sizeBytes, digest: `sha256:${hasher.digest("hex")}` };
-    } catch (error) {
-      await writer.abandon();
-      throwIfAborted(call);
-      throw error;
-    }
+    });
   }
 
-  async #putWhole(
-    writer: BlobWriter,
-    key: PhysicalKey,
-    bytes: Buffer,
-    digest: Buffer = hash("sha256", bytes, "buffer"),
-  ): Promise<StoredBlob> {
-    for (let at = 0; at < bytes.length; at += chunkBytes) {
-      const chunk = bytes.subarray(at, at + chunkBytes);
-      await writer.add(chunk, chunk.length === bytes.length ? digest : undefined);
-    }
-    await writer.finish(bytes.length);
-    return { key, sizeBytes: bytes.length, digest: `sha256:${digest.toString("hex")}` };
+  async #putWhole(key: PhysicalKey, bytes: Buffer, known: Buffer | undefined, call: Call): Promise<StoredBlob> {
+    const digest = known ?? hash("sha256", bytes, "buffer");
+    const writer = new BlobWriter(this.#database, key, { batchChunks: () => wholeBatchChunks });
+    return await finished(writer, call, async () => {
+      for (let at = 0; at < bytes.length; at += chunkBytes) {
+        const chunk = bytes.subarray(at, at + chunkBytes);
+        await writer.add(chunk, chunk.length === bytes.length ? digest : undefined);
+      }
+      await writer.finish(bytes.length);
+      return { key, sizeBytes: bytes.length, digest: `sha256:${digest.toString("hex")}` };
+    });
   }
 
   async get(key: PhysicalKey, range: ByteRange | undefined, call: Call): Promise<Readable> {
@@ -189,24 +186,24 @@ export class DatabaseDriver implements ObjectDriver {
 
   /** Bytes from `first` up to `end`, a few chunks in each query, one query ahead, so that a slow reader holds no connection. */
   async *#chunks(key: PhysicalKey, stride: number, first: number, end: number, call: Call): AsyncGenerator<Buffer> {
-    const fetch = async (position: number) => {
-      throwIfAborted(call);
-      const rows = await this.#database.binaryRows(`
-        select bytes from object_chunks where physical_key = '${hexOf(key)}'
-          and position >= ${position} and position < ${position + readChunks} order by position`);
-      const wanted = Math.min(readChunks, Math.ceil(end / stride) - position);
-      if (rows.length < wanted) throw new StowageError("BACKEND_KEY_MISSING", { driver: this.name, key });
-      return rows.slice(0, wanted).flatMap(([bytes]) => bytes ?? []);
-    };
+    using share = this.#memory.share();
     let position = Math.floor(first / stride);
-    let next: Promise<readonly Buffer[]> | undefined = fetch(position);
-    let ahead: Promise<readonly Buffer[]> | undefined;
+    const positions = Math.ceil(end / stride);
+    let asked = position;
+    const ask = () => {
+      const from = asked;
+      asked = Math.min(from + share.chunks, positions);
+      if (from === asked) return undefined;
+      const rows = this.#rows(key, from, asked, call);
+      // Its failure counts when its turn comes.
+      rows.catch(() => {});
+      return rows;
+    };
+    let next = ask();
+    let ahead: typeof next;
     try {
       while (next !== undefined) {
-        const isLast = (position + readChunks) * stride >= end;
-        ahead = isLast ? undefined : fetch(position + readChunks);
-        // Its failure counts when its turn comes.
-        ahead?.catch(() => {});
+        ahead = ask();
         for (const bytes of await next) {
           throwIfAborted(call);
           const start = position * stride;
@@ -218,6 +215,28 @@ export class DatabaseDriver implements ObjectDriver {
     } finally {
       await ahead?.catch(() => {});
     }
+  }
+
+  /** The chunks from one position up to another. */
+  async #rows(key: PhysicalKey, from: number, to: number, call: Call): Promise<readonly Buffer[]> {
+    throwIfAborted(call);
+    const rows = await this.#database.binaryRows(`
+      select bytes from object_chunks where physical_key = '${hexOf(key)}'
+        and position >= ${from} and position < ${to} order by position`);
+    if (rows.length < to - from) throw new StowageError("BACKEND_KEY_MISSING", { driver: this.name, key });
+    return rows.flatMap(([bytes]) => bytes ?? []);
+  }
+}
+
+/** What a writer writes; of what failed, nothing stays. */
+async function finished<T>(writer: BlobWriter, call: Call, work: () => Promise<T>): Promise<T> {
+  try {
+    throwIfAborted(call);
+    return await work();
+  } catch (error) {
+    await writer.abandon();
+    throwIfAborted(call);
+    throw error;
   }
 }
 
