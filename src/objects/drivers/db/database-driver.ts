@@ -9,6 +9,7 @@ import {
   type ByteRange,
   type DoomedBlob,
   type DriverCapabilities,
+  type ForeignBlob,
   type ObjectDriver,
   type PhysicalKey,
   type StoredBlob,
@@ -154,6 +155,29 @@ export class DatabaseDriver implements ObjectDriver {
       for (const row of rows) yield { key: row.physical_key as PhysicalKey, sizeBytes: row.bytes };
       if (rows.length < pageSize) return;
       last = (rows.at(-1) as { physical_key: string }).physical_key;
+    }
+  }
+
+  /** Chunks of no blob, chunks behind the end of one, and blobs whose chunks have not the length that their row says. */
+  async *listForeign(call: Call): AsyncGenerator<readonly ForeignBlob[]> {
+    const pageSize = 1000;
+    let last = "";
+    for (;;) {
+      throwIfAborted(call);
+      const { rows } = await sql<{ key: string; held: number; bytes: number | null }>`
+        with page as materialized (
+          select physical_key, sum(octet_length(bytes))::bigint as held from object_chunks
+          where physical_key > ${last} group by physical_key order by physical_key limit ${pageSize})
+        select physical_key as key, held, bytes from page left join object_blobs using (physical_key)
+        order by physical_key`.execute(this.#database.sql);
+      yield rows.flatMap(({ key, held, bytes }): ForeignBlob[] => {
+        if (bytes === null) return [{ name: `object_chunks ${key}`, sizeBytes: held, partOf: key as PhysicalKey }];
+        if (held > bytes) return [{ name: `object_chunks ${key} behind byte ${bytes}`, sizeBytes: held - bytes }];
+        return held < bytes ? [{ name: `object_blobs ${key}: ${bytes} bytes, of ${held} there`, sizeBytes: 0 }] : [];
+      });
+      const end = rows.at(-1);
+      if (end === undefined || rows.length < pageSize) return;
+      last = end.key;
     }
   }
 
