@@ -223,4 +223,18 @@ describe("garbage", () => {
     expect(report.reclaimed).toEqual([]);
     expect(report.left.stored.some(({ isDue, locations }) => isDue && locations === 2)).toBe(true);
   });
+
+  test("a place that was only misspelt once, and never reached, is told of by nobody", async () => {
+    await (await open(files("misspelt")))[Symbol.asyncDispose]();
+    await using first = await open(files("used"));
+    await analyze(first, "1");
+    await using application = await open();
+    for (const look of [true, false]) {
+      const { backends } = await application.objectStorage.usage(look, call);
+      expect(backends.map(({ place, isConfigured }) => [place, isConfigured])).toEqual([
+        ["db", true],
+        [expect.stringContaining("used"), false],
+      ]);
+    }
+  });
 });

@@ -45,13 +45,17 @@ export async function readUsage(
   call: Call,
 ): Promise<UsageReport> {
   const backends: BackendHolding[] = [];
+  const groups = await keptGroups(database);
   for (const row of await readBackends(database)) {
     const backend = configured.find(({ id }) => id === row.id);
+    const isReached = row.generation > 0 || row.nextToken !== undefined;
+    // A misspelt address has a row, and nothing was ever there.
+    if (backend === undefined && !isReached && !groups.some(({ backendId }) => backendId === row.id)) continue;
     const holding = { id: row.id, place: describeBackend(row), isConfigured: backend !== undefined };
     if (backend === undefined || !look) backends.push(holding);
     else backends.push({ ...holding, ...(await lookAt(database, backend, call)) });
   }
-  return { groups: await keptGroups(database), backends, database: await readDatabaseSize(database) };
+  return { groups, backends, database: await readDatabaseSize(database) };
 }
 
 async function lookAt(
