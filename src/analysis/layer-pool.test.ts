@@ -78,6 +78,29 @@ test("a file that ends early is an error of the source", async () => {
   await expect(cut).rejects.toMatchObject({ code: "IMAGE_SOURCE_UNREADABLE", details: { source: "a file" } });
 });
 
+describe("a source that fails on the way", () => {
+  const failure = new StowageError("REGISTRY_UNREACHABLE", { host: "h", reason: "it went away" });
+  async function* failing(bytes: Buffer) {
+    // More than goes to a thread ahead.
+    for (let at = 0; at < 6 * 1024 * 1024; at += 100_000) yield bytes.subarray(at, at + 100_000);
+    throw failure;
+  }
+  const source = (bytes: Buffer): LayerSource => ({ ...stream, open: async () => Readable.from(failing(bytes)) });
+
+  test("is what failed", async () => {
+    await using pool = new LayerPool(defaultLimits, directory);
+    const reading = pool.analyze(imageLayer, source(layer.blob), () => {}, createCall());
+    await expect(reading).rejects.toBe(failure);
+  });
+
+  test("is not what is said of a layer that has shown to be damaged before", async () => {
+    await using pool = new LayerPool(defaultLimits, directory);
+    const damaged = Buffer.alloc(layer.blob.length, "no tar");
+    const reading = pool.analyze(imageLayer, source(damaged), () => {}, createCall());
+    await expect(reading).rejects.toMatchObject({ code: "LAYER_TAR_INVALID" });
+  });
+});
+
 test("threads that were started before serve the first layer", async () => {
   await using pool = new LayerPool(defaultLimits, directory);
   pool.start();

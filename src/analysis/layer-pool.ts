@@ -242,7 +242,7 @@ function feedBlob(port: MessagePort, open: () => Promise<Readable>, onBytes: (by
       rest = Buffer.alloc(0);
       stream = await open();
       chunks = stream[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
-    } else if (!stream?.destroyed || rest.length > 0 || stream.readableEnded) await next();
+    } else if (!stream?.destroyed || rest.length > 0 || stream.readableEnded || stream.errored) await next();
   };
   port.on("message", (wish: FromWorker) => {
     turn = turn
