@@ -201,6 +201,11 @@ describe("a migration", () => {
     expect(await blobsOf("one")).toHaveLength(10);
     expect((await both.store.reap(1000, call)).blobsDeleted).toBe(0);
     await expectAllReadable(both.store, 10);
+    // Of what is overwritten or deleted nothing is kept: nobody could find it again.
+    await fill({ workingSet: database }, 1);
+    await opened.database.transaction((tx) => both.store.retire(tx, refOf("b", 1)), call);
+    expect((await both.store.reap(1000, call)).blobsDeleted).toBe(4);
+    expect(await blobsOf("one")).toHaveLength(8);
   });
 
   test("back again is a migration with the sides swapped", async () => {

@@ -650,10 +650,14 @@ describe("the table of transitions", () => {
       const store = await open({ driver: wrapped, retireGraceSeconds: 0 });
       const staged = await store.stage(ref, bodyOf("x"), call);
       if (state !== "pending") await publish(store, [staged]);
-      if (state !== "pending" && state !== "live") await database().transaction((tx) => store.retire(tx, ref), call);
+      // What is kept is a second copy of a version that lies elsewhere.
+      if (state === "kept") await put(store, ref, Buffer.from("x"));
+      else if (state !== "pending" && state !== "live") {
+        await database().transaction((tx) => store.retire(tx, ref), call);
+      }
       // A migration does the one, and what the other is never lasts: both are written down.
       if (state === "kept" || state === "deleting") {
-        await sql`update locations set state = ${state}`.execute(database().sql);
+        await sql`update locations set state = ${state} where id = ${staged.locationId}`.execute(database().sql);
       }
       // A reaper goes from the decision to the end in one pass: it is stopped between the two.
       wrapped.purge = async () => {

@@ -439,7 +439,8 @@ class Simulation {
     const row = seen.rows.get(left);
     const place = this.#world.places.find((each) => each.place === source);
     const hasBytes = row !== undefined && place?.blobs.has(row.physical_key as PhysicalKey) === true;
-    if (move.state === "done" && keeps && (row?.state !== "kept" || !hasBytes)) {
+    // Of a version that is no more nothing is kept.
+    if (move.state === "done" && keeps && isTheSame && (row?.state !== "kept" || !hasBytes)) {
       violations.push(`the source of ${name} was not kept`);
     }
     if (move.state === "done" && !keeps && hasBytes) violations.push(`the source of ${name} is still there`);

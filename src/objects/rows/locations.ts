@@ -188,7 +188,7 @@ async function movePointer(tx: Transaction, { account, bucket, key }: ObjectRef,
       where account = ${account} and bucket = ${bucket} and key = ${key}
       returning version, before`.execute(tx.sql);
     if (rows[0] !== undefined) {
-      await retireLocation(tx, rows[0].before);
+      await retireVersion(tx, rows[0].before);
       return rows[0].version;
     }
     const inserted = await tx.sql
@@ -232,7 +232,7 @@ export async function removePointer(tx: Transaction, { account, bucket, key }: O
     .returning("location_id")
     .executeTakeFirst();
   if (!removed) return false;
-  await retireLocation(tx, removed.location_id);
+  await retireVersion(tx, removed.location_id);
   return true;
 }
 
@@ -244,7 +244,25 @@ async function retireLocation(tx: Transaction, id: number): Promise<void> {
     .where("id", "=", id)
     .where("state", "=", "live")
     .executeTakeFirst();
-  if (result.numUpdatedRows !== 1n) throw new TypeError(`location ${id} had a pointer and was not live`);
+  if (result.numUpdatedRows !== 1n) throw new TypeError(wasNotLive(id));
+}
+
+/** A version that is no more leaves its location, and those where migrations that were to delete nothing have kept it: nobody could find them again. */
+async function retireVersion(tx: Transaction, id: number): Promise<void> {
+  const { rows } = await sql`
+    with version as (
+      update locations set state = 'retired', state_since = clock_timestamp() where id = ${id} and state = 'live'
+      returning account, bucket, object_key),
+    copies as (
+      update locations set state = 'retired', state_since = clock_timestamp()
+      from version where locations.account = version.account and locations.bucket = version.bucket
+      and locations.object_key = version.object_key and locations.state = 'kept')
+    select from version`.execute(tx.sql);
+  if (rows.length !== 1) throw new TypeError(wasNotLive(id));
+}
+
+function wasNotLive(id: number): string {
+  return `location ${id} had a pointer and was not live`;
 }
 
 export const locatedColumns = [
