@@ -78,7 +78,7 @@ export interface FileRecord {
   readonly gid: number;
   readonly sizeBytes: number;
   readonly linkTarget?: string;
-  /** The path whose content it shares, where its layer said so by a hard link. */
+  /** The path that its file had when a hard link made this name, links followed; by now it may be gone or hold another file. */
   readonly hardlinkOf?: string;
   /** `major:minor` of a device node. */
   readonly device?: string;

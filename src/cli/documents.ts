@@ -102,7 +102,12 @@ const fileRecord = z.strictObject({
   gid: z.int(),
   sizeBytes: bytes,
   linkTarget: z.string().optional().describe("target of a symbolic link"),
-  hardlinkOf: z.string().optional().describe("the path that a hard link named"),
+  hardlinkOf: z
+    .string()
+    .optional()
+    .describe(
+      "the path that its file had when the hard link was made, links followed; by now it may be gone or hold another file",
+    ),
   device: z.string().optional().describe("`major:minor`"),
   md5: z.hex().optional(),
   sha1: z.hex().optional(),

@@ -27,7 +27,7 @@ export interface LayerNode {
   readonly size: number;
   /** MD5 (16 bytes), SHA-1 (20), SHA-256 (32) of a file's content, in this order, as 68 latin-1 characters. */
   readonly digests: string | undefined;
-  /** Symlink: the target as it stands. Hard link: the key of the target. A hard link resolved within its layer: the target's key too. */
+  /** Symlink: the target as it stands. Hard link: the key of the target, symlinked parents followed. A file that a hard link named: the key that the file had. */
   readonly link: string | undefined;
   readonly deviceMajor: number;
   readonly deviceMinor: number;
