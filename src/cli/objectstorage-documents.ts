@@ -163,7 +163,12 @@ export const objectStorageDocuments = {
       bytes,
       repaired: count.describe("mended from a copy"),
       givenUp: count.describe("lost: the layer was forgotten, or the image marked"),
+      forgotten: count.describe(
+        "of those lost, documents of layers: they are not there any more; the others are damaged still",
+      ),
+      notNeeded: count.describe("wrong, and replaced or deleted since"),
       damaged: count.describe("objects that are damaged still, whoever noticed"),
+      unreadable: count.describe("objects that could not be read"),
       counts: z.record(z.string(), count).describe("findings by kind"),
       findings: z
         .array(

@@ -61,7 +61,7 @@ export function addObjectStorage(program: Command, start: Start): void {
       .command("usage")
       .summary("show what is kept and how much space it takes")
       .description(
-        "Shows objects and bytes by backend, bucket, codec, state, account and age, and the size of the database. Every backend of the configuration is listed and compared with what is recorded: EXPLAINED is the share of its bytes that belongs to recorded objects, MISSING counts recorded objects whose bytes are not there.",
+        "Shows objects and bytes by backend, bucket, codec, state, account and age, and the size of the database. Every backend of the configuration is listed and compared with what is recorded: HELD is all that lies there, whatever its name, EXPLAINED the share of it that belongs to recorded objects and to writes that are known, MISSING counts recorded objects whose bytes are not there. The exit code is 1 when a backend could not be listed.",
       )
       .option("--no-list", "do not list the backends: much faster, without HELD, EXPLAINED and MISSING")
       .action((options: UsageFlags, command: Command) =>
@@ -109,7 +109,7 @@ export function addObjectStorage(program: Command, start: Start): void {
       .command("scrub")
       .summary("read everything back and compare it with what was recorded")
       .description(
-        "Reads all objects back, and finds those that are missing, damaged or cut off, and bytes that belong to nothing. An interrupted scrub goes on where it was. The exit code is 1 while anything is damaged, an image has to be analysed again, or a backend could not be looked at.",
+        "Reads all objects back, and finds those that are missing, damaged or cut off, that are another object's, and whatever else lies there. An interrupted scrub goes on where it was. The exit code is 1 while anything is damaged or can't be read, an image has to be analysed again, or a backend could not be looked at.",
       )
       .option(
         "--sample <PERCENT>",

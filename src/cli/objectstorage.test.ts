@@ -96,7 +96,10 @@ const scrub: ScrubSummary = {
   bytes: 700,
   repaired: 0,
   givenUp: 0,
+  forgotten: 0,
+  notNeeded: 0,
   damaged: 0,
+  unreadable: 0,
   counts: {},
   findings: [],
   failures: [],
@@ -187,8 +190,7 @@ const unprintable = /[\x00-\x09\x0b-\x1f\x7f-\x9f]/;
 
 describe("usage", () => {
   it("prints what is documented", async () => {
-    const { code, stdout, asked } = await run("objectstorage usage -o json -q");
-    expect(code).toBe(0);
+    const { stdout, asked } = await run("objectstorage usage -o json -q");
     expect(asked).toEqual([{ look: true }]);
     const document = documents["objectstorage-usage"].parse(JSON.parse(stdout));
     expect(document.groups[0]?.place).toBe(place);
@@ -198,7 +200,9 @@ describe("usage", () => {
   it("sums up by each dimension, and says what is missing or not to be reached", async () => {
     const { stdout } = await run("objectstorage usage -q");
     expect(stdout).not.toMatch(unprintable);
-    expect(stdout).toMatch(/^localfs archive_data_dir=\/evil\\x1b\[2J +3 +1.09 kB +1.10 kB +99 % +1 +-$/m);
+    expect(stdout).toMatch(
+      /^localfs archive_data_dir=\/evil\\x1b\[2J +3 +1.09 kB +1.10 kB +99 % +1 +10 B under 1 name that no document has$/m,
+    );
     expect(stdout).toMatch(/^s3 bucket=b +0 +0 B +- +- +- +could not be listed: the storage backend can't be reached/m);
     expect(stdout).toMatch(/^s3 bucket=gone .* not in the configuration$/m);
     expect(stdout).toMatch(/^layer_data +localfs .* zstd +live +2 +4.00 kB +1.00 kB$/m);
@@ -207,6 +211,23 @@ describe("usage", () => {
     expect(stdout).toMatch(/^free or overhead +24.5 kB of the tables/m);
     expect(stdout).toMatch(/^log +not known/m);
     expect(stdout).toMatch(/^object_chunks +1 +2 +8.19 kB +16.4 kB +0 B +24.6 kB$/m);
+  });
+
+  it("ends with 1 where a store could not be listed, after all that it knows", async () => {
+    const { code, stdout, stderr } = await run("objectstorage usage -q -o json");
+    expect(code).toBe(1);
+    documents["objectstorage-usage"].parse(JSON.parse(stdout));
+    expect(documents.error.parse(JSON.parse(stderr)).error).toMatchObject({
+      code: "BACKEND_LEFT_OUT",
+      details: { places: ["s3 bucket=b"] },
+      hint: "look at the network",
+    });
+    const text = await run("objectstorage usage -q");
+    expect(text.code).toBe(1);
+    expect(text.stdout).toMatch(/^object_chunks /m);
+    const backends = usage.backends.filter(({ error }) => error === undefined);
+    const storage = { usage: async () => ({ ...usage, backends }) };
+    expect((await run("objectstorage usage -q", { storage })).code).toBe(0);
   });
 
   it("fits into a narrow terminal", async () => {
@@ -294,6 +315,47 @@ describe("scrub", () => {
     expect(text.stdout).toMatch(/^found +damaged 1, extra 2,000$/m);
     expect(text.stdout).toMatch(/^and 2,000 more$/m);
     expect(text.stdout).not.toMatch(unprintable);
+  });
+
+  it("says what became of all that was found, so that it adds up", async () => {
+    const report = {
+      ...scrub,
+      counts: { damaged: 9, unreadable: 3, missing: 2, extra: 5 },
+      ...{ repaired: 2, givenUp: 6, forgotten: 2, notNeeded: 1, damaged: 5, unreadable: 3 },
+    };
+    const { stdout } = await run("objectstorage scrub --repair -q", { storage: { scrub: async () => report } });
+    expect(
+      stdout
+        .split("\n")
+        .slice(2, -1)
+        .map((line) => line.replace(/ {2,}/, ": ")),
+    ).toEqual([
+      "found: damaged 9, unreadable 3, missing 2, extra 5",
+      "mended from a copy: 2",
+      "layers forgotten: 2, to be read anew from the images",
+      "not needed: 1, replaced or deleted since",
+      "settled otherwise: 1, before or beside this run",
+      "damaged still: 8: 4 lost, until their images are analysed again, 1 damaged, 3 not readable",
+    ]);
+  });
+
+  it("ends with 1 while something could not be read, though nothing is known to be damaged", async () => {
+    const storage = { scrub: async () => ({ ...scrub, counts: { unreadable: 2 }, unreadable: 2 }) };
+    const { code, stdout, stderr } = await run("objectstorage scrub -q", { storage });
+    expect(code).toBe(1);
+    expect(stdout).toMatch(/^damaged still +2: 2 not readable$/m);
+    expect(stderr).toContain("OBJECT_DAMAGED");
+  });
+
+  it("shortens digests, reasons and names for people, and nothing for programs", async () => {
+    const digest = "0123456789abcdef".repeat(4);
+    const detail = `default/layer_data/${digest}: sha256:${digest} stored, ${"and so on, ".repeat(30)}`;
+    const findings = [{ place, physicalKey: "x".repeat(300), kind: "damaged", detail, bytes: 9 }] as const;
+    const storage = { scrub: async () => ({ ...damaged, findings }) };
+    const { stdout } = await run("objectstorage scrub -q", { storage });
+    expect(stdout).toContain("default/layer_data/0123456789ab…: sha256:0123456789ab… stored, and so on");
+    for (const line of stdout.split("\n")) expect(line.length).toBeLessThan(240);
+    expect((await run("objectstorage scrub -q -o json", { storage })).stdout).toContain(JSON.stringify(detail));
   });
 
   it("ends with 1 while an image has to be analysed again, and names it", async () => {

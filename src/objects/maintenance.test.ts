@@ -1,6 +1,6 @@
 import { mkdir, mkdtemp, readdir, readFile, rename, rm, symlink, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { Readable } from "node:stream";
 import { buffer } from "node:stream/consumers";
 import { sql } from "kysely";
@@ -678,6 +678,28 @@ describe("scrub", () => {
       .execute();
     for (const path of await blobsOf("one")) await rm(path);
     expect(await read(elsewhere, { ...ref, key: "0" })).toBe("0".repeat(1000));
+  });
+
+  test("what could not be read is live and wrong, too, and all that was found adds up", async () => {
+    await using store = await filled(6);
+    const [unreadable = "", replaced = "", kept = "", forgotten = ""] = await blobsOf("one");
+    const keyAt = async (path: string) => {
+      const { rows } = await sql<{ object_key: string }>`
+        select object_key from locations where physical_key = ${basename(path, ".blob")}`.execute(opened.database.sql);
+      return { ...ref, key: rows[0]?.object_key ?? "" };
+    };
+    const lost = await keyAt(forgotten);
+    await put(store, await keyAt(replaced), Buffer.from("newer"));
+    await rm(unreadable);
+    await mkdir(unreadable);
+    for (const path of [replaced, kept, forgotten]) await truncate(path, 10);
+    const onLost = async ({ key }: ObjectRef) => {
+      if (key === lost.key) await opened.database.transaction((tx) => store.retire(tx, lost), call);
+      return true;
+    };
+    const report = await scrub(store, { repair: { onLost } });
+    expect(report.counts).toMatchObject({ unreadable: 1, truncated: 3 });
+    expect(report).toMatchObject({ givenUp: 2, forgotten: 1, notNeeded: 1, damaged: 1, unreadable: 1, repaired: 0 });
   });
 
   test("goes on where it was interrupted", async () => {

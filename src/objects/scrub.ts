@@ -18,6 +18,7 @@ import { findVersions, type Located, recordDamage } from "./rows/locations.ts";
 import {
   beginScrub,
   countDamaged,
+  countUnreadable,
   damagedUpTo,
   endScrub,
   type FindingKind,
@@ -70,8 +71,14 @@ export interface ScrubReport {
   readonly repaired: number;
   /** Lost, and seen to that they are made anew. */
   readonly givenUp: number;
-  /** Live objects that are damaged still. */
+  /** Of these, those that are not there any more; the others stay damaged until they are made anew. */
+  readonly forgotten: number;
+  /** Found wrong, and replaced or deleted since: nobody needs them. */
+  readonly notNeeded: number;
+  /** Live objects that are damaged still, whoever noticed. */
   readonly damaged: number;
+  /** Live objects that this scrub could not read, so that nothing is known of their bytes. */
+  readonly unreadable: number;
   /** Of each kind, by its name. */
   readonly counts: Readonly<Record<string, number>>;
   /** The first ones. */
@@ -132,7 +139,8 @@ export async function scrub(
   if (failures.length === 0) await endScrub(database, row.id);
   const { findings, counts } = await readFindings(database, row.id, findingsShownMax);
   const damaged = await countDamaged(database);
-  task.end(damaged === 0 ? "no damage" : `${damaged} damaged`);
+  const unreadable = await countUnreadable(database, row.id);
+  task.end(damaged + unreadable === 0 ? "no damage" : `${damaged + unreadable} damaged`);
   const nameOf = (id: number) => sorted.find((backend) => backend.id === id)?.description ?? String(id);
   return {
     id: row.id,
@@ -142,7 +150,10 @@ export async function scrub(
     bytes: run.bytes,
     repaired: run.repaired,
     givenUp: run.givenUp,
+    forgotten: run.forgotten,
+    notNeeded: run.notNeeded,
     damaged,
+    unreadable,
     counts,
     findings: findings.map((finding) => ({ ...finding, backend: nameOf(finding.backendId) })),
     failures,
@@ -174,6 +185,8 @@ class Scrub {
   bytes: number;
   repaired = 0;
   givenUp = 0;
+  forgotten = 0;
+  notNeeded = 0;
   /** How far it has come is no longer recorded. */
   isPlaceKept = false;
   #right: number[] = [];
@@ -292,11 +305,15 @@ class Scrub {
     const detail = `${nameOf(row.ref)}${remark}: ${trouble.detail}`;
     if (trouble.kind !== "unreadable") await recordDamage(this.#database, row.id, trouble.detail);
     await this.#found(backend, key, trouble.kind, detail, now.located.storedBytes);
+    if (now.state !== "live") this.notNeeded++;
     if (this.#options.repair === undefined || trouble.kind === "unreadable") return;
     const version = await this.#versionAt(row.ref, row.id);
     if (version === undefined) return;
     const outcome = await this.#options.repair(version, this.#call);
-    if (outcome !== undefined) this[outcome]++;
+    if (outcome === undefined) return;
+    this[outcome]++;
+    const left = await findPlaced(this.#database, backend.id, key);
+    if (outcome === "givenUp" && left?.state !== "live") this.forgotten++;
   }
 
   /** The visible version of the object, if this is where it lies. */

@@ -45,10 +45,11 @@ export async function objectstorageScrub(context: Context, flags: ScrubFlags): P
     await writeJson(output, { ...report, failures } satisfies ScrubDocument);
   } else await writeReport(context, report);
   const [first] = report.failures;
-  if (report.damaged > 0 || report.damagedImages > 0) {
+  const stillWrong = report.damaged + report.unreadable;
+  if (stillWrong > 0 || report.damagedImages > 0) {
     throw new StowageError(
       "OBJECT_DAMAGED",
-      { objects: report.damaged, images: report.damagedImages },
+      { objects: stillWrong, images: report.damagedImages },
       { hint: hintFor(report, repair) },
     );
   }
@@ -69,8 +70,11 @@ function announced({ share, resumed, objectsLeft, bytesLeft }: ScrubPlan, asked:
   return progress.begin(`scrubbing ${plural(objectsLeft, "object")}`, bytesLeft);
 }
 
-function hintFor({ damaged, images }: ScrubSummary, repair: boolean): string {
+function hintFor({ damaged, unreadable, images }: ScrubSummary, repair: boolean): string {
   const [image] = images;
+  if (damaged === 0 && unreadable > 0 && image === undefined) {
+    return "find out why the store does not give these bytes, then run: stowage objectstorage scrub";
+  }
   if (damaged > 0 && !repair) {
     const then = image === undefined ? "" : ", then analyse again the images that it names";
     return `run: stowage objectstorage scrub --repair${then}`;
@@ -90,6 +94,40 @@ function shareOf(sample: string | undefined): number {
   });
 }
 
+/** What became of all that was found wrong: what stands before the last line and it are together what was found. */
+function outcomeOf(report: ScrubSummary): readonly (readonly [string, string | undefined])[] {
+  const { extra = 0, ...wrongByKind } = report.counts;
+  const { repaired, givenUp, forgotten, notNeeded, damaged, unreadable } = report;
+  const wrong = Object.values(wrongByKind).reduce((sum, count) => sum + count, 0);
+  const lost = Math.min(damaged, givenUp - forgotten);
+  const still = damaged + unreadable;
+  const otherwise = wrong - repaired - forgotten - notNeeded - still;
+  const parts = [
+    [lost, "lost, until their images are analysed again"],
+    [damaged - lost, "damaged"],
+    [unreadable, "not readable"],
+  ] as const;
+  const named = parts.filter(([count]) => count > 0).map(([count, what]) => `${formatCount(count)} ${what}`);
+  const line = (name: string, count: number, remark: string) =>
+    [name, count <= 0 ? undefined : `${formatCount(count)}${remark}`] as const;
+  return [
+    line("mended from a copy", repaired, ""),
+    line("layers forgotten", forgotten, ", to be read anew from the images"),
+    line("not needed", notNeeded, ", replaced or deleted since"),
+    line("settled otherwise", otherwise, ", before or beside this run"),
+    ["damaged still", `${formatCount(still)}${named.length === 0 ? "" : `: ${named.join(", ")}`}`],
+  ];
+}
+
+const detailWidthMax = 100;
+const nameWidthMax = 48;
+
+/** Enough of it to know it by: digests without most of their digits, and not longer than that. JSON has all of it. */
+function shortened(text: string, widthMax: number): string {
+  const short = text.replace(/[0-9a-f]{64}/g, (digits) => `${digits.slice(0, 12)}…`);
+  return short.length <= widthMax ? short : `${short.slice(0, widthMax - 1)}…`;
+}
+
 async function writeReport(context: Context, report: ScrubSummary): Promise<void> {
   const { output, colors } = context;
   const found = Object.entries(report.counts).map(([kind, count]) => `${kind} ${formatCount(count)}`);
@@ -99,9 +137,7 @@ async function writeReport(context: Context, report: ScrubSummary): Promise<void
       ["begun", `${formatTime(report.startedAt)}${report.isResumed ? ", went on after an interruption" : ""}`],
       ["read", `${plural(report.objects, "object")}, ${formatBytes(report.bytes)}`],
       ["found", found.length === 0 ? "nothing wrong" : found.join(", ")],
-      ["mended from a copy", report.repaired === 0 ? undefined : formatCount(report.repaired)],
-      ["lost", report.givenUp === 0 ? undefined : `${formatCount(report.givenUp)}, to be made anew from the images`],
-      ["damaged still", formatCount(report.damaged)],
+      ...outcomeOf(report),
       ["images to analyse again", report.damagedImages === 0 ? undefined : formatCount(report.damagedImages)],
     ],
     colors.bold,
@@ -120,8 +156,8 @@ async function writeReport(context: Context, report: ScrubSummary): Promise<void
       report.findings.map(({ kind, bytes, detail, physicalKey, place }) => [
         kind,
         bytes === undefined ? "-" : formatBytes(bytes),
-        printable(detail),
-        physicalKey,
+        shortened(printable(detail), detailWidthMax),
+        shortened(printable(physicalKey), nameWidthMax),
         printable(place),
       ]),
       colors.bold,

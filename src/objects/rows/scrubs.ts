@@ -144,6 +144,24 @@ export async function countDamaged(database: Database): Promise<number> {
   return count;
 }
 
+/** How many live objects a scrub could not read, beside those that are damaged. */
+export async function countUnreadable(database: Database, scrubId: number): Promise<number> {
+  const { count } = await database.sql
+    .selectFrom("scrub_findings")
+    .innerJoin("locations", (join) =>
+      join
+        .onRef("locations.backend_id", "=", "scrub_findings.backend_id")
+        .onRef("locations.physical_key", "=", "scrub_findings.physical_key"),
+    )
+    .where("scrub_id", "=", scrubId)
+    .where("kind", "=", "unreadable")
+    .where("state", "=", "live")
+    .where("damage", "is", null)
+    .select(({ fn }) => fn.countAll<number>().as("count"))
+    .executeTakeFirstOrThrow();
+  return count;
+}
+
 /** What is to be read in all, for progress. */
 export async function scrubTotal(database: Database): Promise<{ readonly objects: number; readonly bytes: number }> {
   return await database.sql
