@@ -1,6 +1,14 @@
 import type { Configuration } from "../config/index.ts";
 import { type DatabaseLocation, openDatabase } from "../db/index.ts";
-import { type BackendSection, type CheckStep, checkBackend, describeSection, guard } from "../objects/index.ts";
+import { isCode, StowageError } from "../errors/index.ts";
+import {
+  type BackendSection,
+  type CheckStep,
+  checkBackend,
+  describeSection,
+  guard,
+  refusedCheck,
+} from "../objects/index.ts";
 import type { Call } from "../runtime/index.ts";
 import { sectionsOf } from "./sections.ts";
 
@@ -21,23 +29,33 @@ export interface StoreCheck extends AsyncDisposable {
   readonly backends: readonly BackendCheck[];
 }
 
-/** Opens the database, since the `db` driver keeps its bytes there; nothing is registered in it. */
+/**
+ * Opens the database, since the `db` driver keeps its bytes there; its schema is made or brought up to date, and nothing is registered in it. A right that
+ * is missing there is the first thing that the check has to tell.
+ */
 export async function openStoreCheck(
   options: { readonly configuration: Configuration; readonly database: DatabaseLocation },
   call: Call,
 ): Promise<StoreCheck> {
   const { workingSet, archive = workingSet } = await sectionsOf(options.configuration);
-  const database = await openDatabase(options.database, {}, call);
+  const database = await openDatabase(options.database, {}, call).catch((error: unknown) => {
+    if (isCode(error, "DB_DENIED")) return error;
+    throw error;
+  });
   const check = (section: BackendSection, ...stores: readonly StoreName[]): BackendCheck => ({
     stores,
     place: describeSection(section),
-    run: (under) => checkBackend(section, database, guard, under),
+    run: async function* (under) {
+      yield* database instanceof StowageError ? refusedCheck(database) : checkBackend(section, database, guard, under);
+    },
   });
   const isSame = describeSection(workingSet) === describeSection(archive);
   return {
     backends: isSame
       ? [check(workingSet, "object_store", "analysis_archive")]
       : [check(workingSet, "object_store"), check(archive, "analysis_archive")],
-    [Symbol.asyncDispose]: () => database[Symbol.asyncDispose](),
+    async [Symbol.asyncDispose]() {
+      if (!(database instanceof StowageError)) await database[Symbol.asyncDispose]();
+    },
   };
 }

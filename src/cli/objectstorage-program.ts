@@ -38,7 +38,7 @@ export function addObjectStorage(program: Command, start: Start): void {
       .command("check")
       .summary("try whether the stores of a configuration can be used")
       .description(
-        "Does all that stowage needs at both stores of a configuration file, on test documents of its own: connects, writes, reads back, compares, tries to overwrite, lists, deletes. Says which step fails and what is missing. Nothing else is touched. The exit code is 1 when a step fails, 2 when the file is wrong, 3 when a store or the database can't be reached.",
+        "Does all that stowage needs at both stores of a configuration file, on test documents of its own: connects, writes, reads back, compares, tries to overwrite, lists, deletes. Says which step fails and what is missing. Nothing else is touched, but that the schema in the database is made or brought up to date, as by any command. The exit code is 1 when a step fails, 2 when the file is wrong, 3 when a store or the database can't be reached.",
       )
       .argument("<FILE>", "the configuration file; its database is used, or that of --db-connect or --data-dir")
       .action((file: string, _options: object, command: Command) =>

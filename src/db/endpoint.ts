@@ -132,7 +132,7 @@ export function createPool(endpoint: Endpoint, connectionsMax: number, call: Cal
       try {
         return await client.query(new BinaryRowsQuery(query)).rows;
       } catch (error) {
-        throw toStatementFailure(error, endpoint.description);
+        throw toStatementFailure(error, endpoint.description, { text: query, user: userOf(client) });
       } finally {
         client.release();
       }
@@ -164,6 +164,11 @@ class Statements {
   }
 }
 
+/** The name that it logged in with. */
+function userOf(client: PoolClient): string | undefined {
+  return (client as PoolClient & { readonly user?: string }).user;
+}
+
 function wrap(client: PoolClient, database: string): PostgresPoolClient {
   const statements = new Statements();
   const query = async (sql: string, parameters: readonly unknown[]) => {
@@ -171,7 +176,7 @@ function wrap(client: PoolClient, database: string): PostgresPoolClient {
       const name = parameters.length > 0 ? statements.nameOf(sql) : undefined;
       return await client.query({ ...(name === undefined ? {} : { name }), text: sql, values: [...parameters] });
     } catch (error) {
-      throw toStatementFailure(error, database);
+      throw toStatementFailure(error, database, { text: sql, user: userOf(client) });
     }
   };
   const { processID } = client as PoolClient & { processID?: number };

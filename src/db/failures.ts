@@ -1,4 +1,5 @@
 import { messageOf, StowageError } from "../errors/index.ts";
+import { deniedFailure, INSUFFICIENT_PRIVILEGE, type SentStatement } from "./denied.ts";
 
 /** SQLSTATE "the database system is starting up", "is shutting down", "is in recovery mode". */
 const CANNOT_CONNECT_NOW = "57P03";
@@ -17,9 +18,10 @@ export function sqlStateOf(error: unknown): string | undefined {
  * What `pg` threw for a statement as an error of ours; the cause is kept. Messages of `pg` name user, host and database, never the password.
  * @param database the database's description
  */
-export function toStatementFailure(error: unknown, database: string): StowageError {
+export function toStatementFailure(error: unknown, database: string, statement?: SentStatement): StowageError {
   if (error instanceof StowageError) return error;
   const state = sqlStateOf(error);
+  if (state === INSUFFICIENT_PRIVILEGE) return deniedFailure(error, statement);
   if (state === undefined ? isLostConnection(error) : isConnectionState(state)) return unreachable(error, database);
   const reason = state === undefined ? messageOf(error) : `${messageOf(error)}; SQLSTATE ${state}`;
   return new StowageError("DB_FAILED", { reason }, { cause: error });

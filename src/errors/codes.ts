@@ -288,6 +288,12 @@ export const codes = {
     "the embedded database could not be started",
   ),
   DB_FAILED: code<{ reason: string }>(500, 1, "later", "a database statement failed"),
+  DB_DENIED: code<{ permission?: string; resource?: string; reason: string }>(
+    500,
+    1,
+    "never",
+    "the database's user lacks a right",
+  ),
   DB_LOCK_LOST: code<{ lock: string }>(503, 1, "later", "a lock was lost with its database connection"),
 
   // INTERNAL

@@ -140,6 +140,13 @@ const deleteStep: readonly [string, Work] = [
 ];
 
 const ownerStep = "find out whose it is";
+const laterSteps: readonly string[] = [...steps.map(([name]) => name), deleteStep[0], ownerStep];
+
+/** The steps of a check that ends before it begins: without its database no store can be used. */
+export function* refusedCheck(error: StowageError): Generator<CheckStep> {
+  yield { name: "open the database", outcome: "failed", durationMs: 0, detail: undefined, error };
+  for (const name of ["connect", ...laterSteps]) yield skipped(name);
+}
 
 /**
  * Does with the backend of a section all that the store does, on documents of its own, and tells of each step as it ends. Nothing but these documents is
@@ -158,8 +165,7 @@ export async function* checkBackend(
   });
   yield connected;
   if (driver === undefined) {
-    for (const [name] of [...steps, deleteStep]) yield skipped(name);
-    yield skipped(ownerStep);
+    for (const name of laterSteps) yield skipped(name);
     return;
   }
   await using opened = driver;

@@ -4,7 +4,7 @@
  */
 
 export { type BackendSection, type BackendSections, describeSection } from "./backends.ts";
-export { type CheckStep, checkBackend, checkSizes } from "./check.ts";
+export { type CheckStep, checkBackend, checkSizes, refusedCheck } from "./check.ts";
 export type { Codec } from "./codec.ts";
 export type { Copies } from "./copies.ts";
 export type {
@@ -36,8 +36,8 @@ export type {
   ObjectStore,
   ObjectVersion,
   ReapReport,
-  StagedObject,
   Reclaimed,
+  StagedObject,
   StoreMaintenance,
 } from "./store.ts";
 export type { BackendHolding, UsageReport } from "./usage.ts";
