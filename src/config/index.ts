@@ -12,7 +12,6 @@ export {
   type Source,
   type SslMode,
   type StoreSection,
-  sslModes,
 } from "./configuration.ts";
 export { databasePlace, effectiveSettings, parseDatabaseUrl, shownDatabaseUrl } from "./database-url.ts";
 export { type Environment, readEnvironment } from "./environment.ts";
