@@ -27,8 +27,6 @@ const kindsByNumber: ReadonlyMap<number, FrameKind> = new Map(
 const zstdOptions = { params: { [constants.ZSTD_c_compressionLevel]: 3, [constants.ZSTD_c_checksumFlag]: 1 } };
 /** Where zlib is not told another size. */
 const zlibBufferBytes = 16 * 1024;
-/** The compressor's window. */
-const windowBytes = 2 * 1024 * 1024;
 
 /** The frame has its memory for itself. */
 export function encodeFrame(kind: FrameKind, content: Buffer): Buffer {
@@ -39,21 +37,17 @@ export function encodeFrame(kind: FrameKind, content: Buffer): Buffer {
   frame.writeUInt32LE(stored.length, 5);
   frame.writeUInt32LE(crc32(frame.subarray(0, 9)), 9);
   stored.copy(frame, headBytes);
-  freeBytes(stored, content.length);
+  freeBytes(stored, roomFor(content));
   return frame;
 }
 
-/**
- * The same bytes as with buffers of zlib's own size, which leaves them to the collector: that comes when small objects have filled the heap, not large
- * buffers. So there is one of the content's size, and whoever takes its bytes frees it. With as much room as it could need at the worst, the compressor
- * would cut its blocks elsewhere, and so it could after a window.
- */
+/** In one buffer: zlib's own smaller ones would be left to the collector, which comes when small objects have filled the heap, not large buffers. */
 function compress(content: Buffer): Buffer {
-  if (content.length <= zlibBufferBytes || content.length > windowBytes) return zstdCompressSync(content, zstdOptions);
-  const stored = zstdCompressSync(content, { ...zstdOptions, chunkSize: content.length });
-  // Where a buffer of its own size is just full, zlib has added a frame of nothing.
-  if (stored.length % zlibBufferBytes > 0) return stored;
-  return Buffer.concat([stored, zstdCompressSync(Buffer.alloc(0), zstdOptions)]);
+  return zstdCompressSync(content, { ...zstdOptions, chunkSize: roomFor(content) });
+}
+
+function roomFor(content: Buffer): number {
+  return Math.max(zlibBufferBytes, content.length);
 }
 
 /**
