@@ -354,7 +354,7 @@ describe("scrub", () => {
     const storage = { scrub: async () => ({ ...damaged, findings }) };
     const { stdout } = await run("objectstorage scrub -q", { storage });
     expect(stdout).toContain("default/layer_data/0123456789ab…: sha256:0123456789ab… stored, and so on");
-    for (const line of stdout.split("\n")) expect(line.length).toBeLessThan(240);
+    for (const line of stdout.split("\n")) expect(line.length).toBeLessThan(300);
     expect((await run("objectstorage scrub -q -o json", { storage })).stdout).toContain(JSON.stringify(detail));
   });
 

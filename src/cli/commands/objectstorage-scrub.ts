@@ -119,8 +119,8 @@ function outcomeOf(report: ScrubSummary): readonly (readonly [string, string | u
   ];
 }
 
-const detailWidthMax = 100;
-const nameWidthMax = 48;
+const detailWidthMax = 160;
+const nameWidthMax = 72;
 
 /** Enough of it to know it by: digests without most of their digits, and not longer than that. JSON has all of it. */
 function shortened(text: string, widthMax: number): string {
