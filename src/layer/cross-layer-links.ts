@@ -39,10 +39,10 @@ export class CrossLayerLinks {
     const { document } = reading;
     let wanted: Wanted = new Map();
     const whitedOut = new Set<PathKey>();
-    for await (const { key, node, isWhiteout } of entriesOf(document)) {
+    await eachEntry(document, ({ key, node, isWhiteout }) => {
       if (isWhiteout) whitedOut.add(key);
       if (node?.type === "hardlink") want(wanted, node.link as PathKey, [{ key, node }]);
-    }
+    });
     this.#nodes.set(index, new Map());
     for (let hops = 0; wanted.size > 0; hops++) {
       if (hops > 0) {
@@ -103,21 +103,21 @@ export class CrossLayerLinks {
 
   /** A symlink of a lower layer may lead to what the links' own layer holds. */
   async #findInOwnLayer(document: LayerDocument, index: number, wanted: Wanted): Promise<void> {
-    for await (const { key, node } of entriesOf(document)) {
+    await eachEntry(document, ({ key, node }) => {
       const links = wanted.get(key);
-      if (!links || !node || node.type === "hardlink") continue;
+      if (!links || !node || node.type === "hardlink") return;
       const found = { key, node, layer: index };
       for (const link of links) this.#connect(index, link, found, "link-through-lower-symlink");
       wanted.delete(key);
-    }
+    });
   }
 
   async #noteLater(document: LayerDocument, wanted: Wanted): Promise<void> {
-    for await (const { key, node } of entriesOf(document)) {
-      if (!node) continue;
+    await eachEntry(document, ({ key, node }) => {
+      if (!node) return;
       for (const link of wanted.get(key) ?? []) this.#notes.add("link-target-later", pathText(link.key));
       wanted.delete(key);
-    }
+    });
   }
 
   #noteAll(wanted: Wanted, code: NoteCode): void {
@@ -162,8 +162,8 @@ function want(wanted: Wanted, target: PathKey, links: Parameters<Wanted["set"]>[
   else wanted.set(target, links);
 }
 
-/** All of a layer's entries, read anew. */
-async function* entriesOf(document: LayerDocument): AsyncGenerator<LayerEntry> {
+/** Reads a layer's entries anew. */
+async function eachEntry(document: LayerDocument, visit: (entry: LayerEntry) => void): Promise<void> {
   await using reading = await LayerReading.open(document);
-  for await (const entries of reading.entries()) yield* entries;
+  for await (const entries of reading.entries()) for (const entry of entries) visit(entry);
 }
