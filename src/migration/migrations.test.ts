@@ -8,6 +8,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { failureOf } from "../../test/conformance/failure.ts";
 import { startTestDatabase, type TestDatabase } from "../../test/embedded-database.ts";
 import { type Compression, defaultCompression } from "../config/index.ts";
+import { StowageError } from "../errors/index.ts";
 import { databaseOpener } from "../objects/drivers/db/index.ts";
 import { localfsDriver } from "../objects/drivers/localfs/index.ts";
 import { type BackendSection, type DriverOpener, type ObjectRef, openObjectStore } from "../objects/index.ts";
@@ -15,6 +16,7 @@ import { createCall, onStep, systemClock } from "../runtime/index.ts";
 import {
   type MigrationOrder,
   type MigrationPace,
+  type MigrationSnapshot,
   Migrations,
   type SelectionFlags,
   type StoreBackends,
@@ -42,6 +44,23 @@ const database: BackendSection = { opener: databaseOpener, config: {} };
 function files(name: string, compression: Partial<Compression> = {}): BackendSection {
   const config = localfsDriver.schema.parse({ archive_data_dir: join(directory, name) });
   return { opener: localfsDriver as DriverOpener, config, compression: { ...defaultCompression, ...compression } };
+}
+
+/** A place where something happens before each put. */
+function slowly(place: BackendSection, before: () => void): BackendSection {
+  const opener: DriverOpener = {
+    ...place.opener,
+    async open(config, surroundings, under) {
+      const driver = await place.opener.open(config, surroundings, under);
+      const put = driver.put.bind(driver);
+      driver.put = async (...parts) => {
+        before();
+        return await put(...parts);
+      };
+      return driver;
+    },
+  };
+  return { ...place, opener };
 }
 
 interface Stores {
@@ -315,6 +334,78 @@ describe("honesty", () => {
       state: "complete",
       counts: { superseded: { objects: 1 } },
     });
+  });
+
+  test("failures are objects, not attempts, and what was superseded counts as done", async () => {
+    await fill({ workingSet: files("one") }, 20);
+    const [first = "", second = ""] = await blobsOf("one");
+    for (const path of [first, second]) await truncate(path, 100);
+    await using both = await open({ workingSet: files("one") }, { workingSet: database });
+    const id = await both.migrations.plan(await both.order(), "test", call);
+    const seen: MigrationSnapshot[] = [];
+    const watch = (snapshot: MigrationSnapshot) => seen.push(snapshot);
+    await both.migrations.run(id, { ...pace, watch }, call);
+    expect(Math.max(...seen.map(({ failures }) => failures))).toBe(2);
+    const { rows } = await sql<{ key: string }>`
+      select object_key as key from migration_moves where error_code is not null`.execute(opened.database.sql);
+    await opened.database.transaction(async (tx) => {
+      for (const { key } of rows) await both.store.retire(tx, { account: "a", bucket: "b", key });
+    }, call);
+    await both.migrations.run(id, { ...pace, watch }, call);
+    const last = seen.at(-1);
+    expect(last).toMatchObject({ phase: "ended", failures: 0, objectsDone: 20, objects: 20 });
+    expect(last?.bytesDone).toBe(last?.bytes);
+  });
+
+  test("a place that is gone halfway ends it, with the reason; what was not tried is not listed as bad", async () => {
+    await fill({ workingSet: database }, 300);
+    let room = 40;
+    const place = slowly(files("one"), () => {
+      if (--room < 0) throw new StowageError("BACKEND_FULL", { driver: "localfs", operation: "put" });
+    });
+    await using both = await open({ workingSet: database }, { workingSet: place });
+    const id = await both.migrations.plan(await both.order(), "test", call);
+    const phases: string[] = [];
+    const watch = ({ phase }: MigrationSnapshot) => phases.push(phase);
+    const failure = await failureOf(both.migrations.run(id, { ...pace, watch }, call));
+    expect(failure.code).toBe("BACKEND_FULL");
+    expect(phases).toContain("paused");
+    const status = await both.migrations.get(id);
+    expect(status).toMatchObject({ state: "incomplete", counts: { planned: { objects: expect.any(Number) } } });
+    expect(status.counts.planned.objects).toBeGreaterThan(200);
+    expect(status.counts.failed.objects).toBeLessThan(10);
+    room = 1000;
+    expect(await both.migrations.run(id, pace, call)).toMatchObject({ state: "complete" });
+    await expectAllReadable(both.store, 300);
+  });
+
+  test.each([
+    ["the rate that is asked for", { bytesPerSecondMax: 1000, concurrency: 8 }, 0, 1],
+    ["how slow the backend is", { concurrency: 1 }, 1000, 2],
+  ] as const)("what is copied is durable within a second or two, by %s", async (_, bounds, putMs, countMax) => {
+    await fill({ workingSet: database }, 20);
+    let nowMs = systemClock.now().getTime();
+    const clock = {
+      ...systemClock,
+      now: () => new Date(nowMs),
+      sleep: async (ms: number) => {
+        nowMs += ms;
+      },
+    };
+    const place = slowly(files("one"), () => {
+      nowMs += putMs;
+    });
+    await using both = await open({ workingSet: database }, { workingSet: place });
+    const id = await both.migrations.plan(await both.order(), "test", call);
+    const stored: number[] = [];
+    const stop = onStep(({ name, fields }) => {
+      if (name === "migration stored") stored.push(Number(fields.count));
+    });
+    const status = await both.migrations.run(id, { ...pace, ...bounds, clock }, call);
+    stop();
+    expect(status.state).toBe("complete");
+    expect(Math.max(...stored)).toBeLessThanOrEqual(countMax);
+    expect(stored.reduce((sum, count) => sum + count, 0)).toBe(20);
   });
 
   test("migrations of the same objects exclude each other", async () => {

@@ -5,6 +5,7 @@ import { announce, type Call, type Clock, createCall, throwIfAborted } from "../
 import { Mover } from "./mover.ts";
 import { unfinished } from "./moves.ts";
 import { canonical, type MigrationOrder, optionsOf, selectionFrom } from "./order.ts";
+import { Outage } from "./outage.ts";
 import { Pace } from "./pace.ts";
 import { type MigrationSnapshot, type ProgressKeeper, progressOf } from "./progress.ts";
 import {
@@ -127,7 +128,7 @@ export class Migrations {
    * Carries out a migration, or goes on with one that was interrupted. The caller holds the store for itself alone.
    * An abort of `call` stops cleanly after the objects under way.
    *
-   * @throws StowageError `MIGRATION_BUSY` when another process is at it, `INPUT_INTERRUPTED`
+   * @throws StowageError `MIGRATION_BUSY` when another process is at it, `INPUT_INTERRUPTED`, why a place can't be used: what was not tried is left
    */
   async run(id: number, pace: MigrationPace, call: Call): Promise<MigrationStatus> {
     await using lock = await this.#lock(id, call);
@@ -142,9 +143,11 @@ export class Migrations {
     if (self === undefined) return await this.get(id);
     const done = progressOf(record, pace.watch);
     const ending = endingAfter(call, lock);
-    const options = { keepsSources, verify, isExclusive: !isOnline, moved: done.moved, copied: done.copied };
+    const options = { keepsSources, verify, isExclusive: !isOnline, ...done };
     const speed = new Pace(pace.clock, pace.concurrency, pace.bytesPerSecondMax);
-    const mover = new Mover(this.#database, this.#copies, self, options, speed, call.signal, ending.call);
+    const outage = () => new Outage(pace.clock, call, done.paused);
+    const outages = { copying: outage(), verifying: outage() };
+    const mover = new Mover(this.#database, this.#copies, self, options, speed, outages, call.signal, ending.call);
     // What was written meanwhile is not known before it has been caught up with.
     let isAllKnown = false;
     try {

@@ -3,6 +3,7 @@ import { isCode, type StowageError, toStowageError } from "../errors/index.ts";
 import type { Copies } from "../objects/index.ts";
 import { announce, type Call, throwIfAborted } from "../runtime/index.ts";
 import type { Move } from "./moves.ts";
+import type { Outage } from "./outage.ts";
 import type { Pace } from "./pace.ts";
 import { advanceMoves, claimMoves, expectLife, type MigrationLife, noteFailures, setDestinations } from "./rows.ts";
 
@@ -11,8 +12,11 @@ export interface MoverOptions {
   /** Nobody else has the store open: what was left can be deleted at once. */
   readonly isExclusive: boolean;
   readonly verify: "readback" | "checksum";
-  /** Something has gone on: objects and bytes that are at the destination now, or could not go on. */
-  readonly moved: (objects: number, bytes: number, failed: number) => void;
+  /** These have gone on: they are at the destination now, or nothing is to be moved any more. */
+  readonly moved: (moves: readonly Move[]) => void;
+  /** These could not go on, or have got over it; each by its source. */
+  readonly failed: (sourceLocationIds: readonly number[]) => void;
+  readonly mended: (sourceLocationIds: readonly number[]) => void;
   /** An object has been copied; it is neither proven nor found at the destination yet. */
   readonly copied: (bytes: number) => void;
 }
@@ -21,10 +25,21 @@ export interface MoverOptions {
 const batchSize = 128;
 /** A batch of large objects ends sooner. */
 const batchBytesMax = 64 * 1024 * 1024;
+/** So does one whose copies take long: what has been copied by then is made durable before the rest is begun. */
+const batchMs = 1500;
 /** Batches at work at once: each waits for the database and for its slowest object, and the others have work for the backends meanwhile. */
 const lanes = 4;
 /** Of all of them together, unless one object alone has more: a crash costs no more than a second or two of copying. */
 const bytesAtWorkMax = 128 * 1024 * 1024;
+
+/** Apart from each other: a place that is full, or takes nothing from us, may well be read. */
+export interface Outages {
+  readonly copying: Outage;
+  readonly verifying: Outage;
+}
+
+type IntendedCopy = Awaited<ReturnType<Copies["intend"]>>[number];
+type Located = Awaited<ReturnType<Copies["located"]>>;
 
 /** Carries the moves of a migration from state to state. */
 export class Mover {
@@ -34,6 +49,7 @@ export class Mover {
   readonly #self: MigrationLife;
   readonly #options: MoverOptions;
   readonly #pace: Pace;
+  readonly #outages: Outages;
   /** Fires when no further object is to be begun; what is under way is brought to its end. */
   readonly #stop: AbortSignal;
   readonly #call: Call;
@@ -44,6 +60,7 @@ export class Mover {
     self: MigrationLife,
     options: MoverOptions,
     pace: Pace,
+    outages: Outages,
     stop: AbortSignal,
     call: Call,
   ) {
@@ -53,6 +70,7 @@ export class Mover {
     this.#id = self.id;
     this.#options = options;
     this.#pace = pace;
+    this.#outages = outages;
     this.#stop = stop;
     this.#call = call;
   }
@@ -62,21 +80,28 @@ export class Mover {
     await this.#each("switched", (moves) => this.#finish(moves));
   }
 
-  /** One pass over everything that has not come to its end: first what was begun before, then the rest. */
+  /**
+   * One pass over everything that has not come to its end: first what was begun before, then the rest.
+   * @throws StowageError the reason why a place can't be used
+   */
   async pass(): Promise<void> {
     await this.#each("switched", (moves) => this.#finish(moves));
     await this.#each("verified", (moves) => this.#switch(moves));
     await this.#each("copied", (moves) => this.#verify(moves));
     await this.#each("planned", (moves) => this.#copy(moves));
+    const reason = this.#outages.copying.reason ?? this.#outages.verifying.reason;
+    if (reason !== undefined) throw reason;
   }
 
   async #each(state: Move["state"], work: (moves: readonly Move[]) => Promise<void>): Promise<void> {
     let after = 0;
     let claiming: Promise<readonly Move[]> = Promise.resolve([]);
     const room = new Room(bytesAtWorkMax);
+    // All lanes share the rate that is asked for.
+    const bytesMax = Math.min(batchBytesMax, this.#pace.bytesIn(batchMs) / lanes);
     const next = () => {
       claiming = claiming.then(async () => {
-        const moves = firstOf(await claimMoves(this.#database, this.#id, state, after, batchSize), batchBytesMax);
+        const moves = firstOf(await claimMoves(this.#database, this.#id, state, after, batchSize), bytesMax);
         after = moves.at(-1)?.sourceLocationId ?? after;
         await room.take(bytesOf(moves));
         return moves;
@@ -84,7 +109,7 @@ export class Mover {
       return claiming;
     };
     const lane = async () => {
-      while (!this.#stop.aborted) {
+      while (!this.#isEnding) {
         const moves = await next();
         try {
           if (moves.length === 0) return;
@@ -112,36 +137,63 @@ export class Mover {
     });
     announce("migration intended", { count: intended.length });
     const copies = new Map(intended.map((copy) => [copy.sourceLocationId, copy]));
-    const underWay = moves.filter((move) => copies.has(move.sourceLocationId));
-    const gone = moves.filter((move) => !copies.has(move.sourceLocationId)).map((move) => move.sourceLocationId);
-    const sources = await this.#copies.located(underWay.map((move) => move.sourceLocationId));
-    const ahead = this.#copies.readAhead(defined(underWay.map((move) => sources.get(move.sourceLocationId))));
+    let left: readonly Move[] = moves.filter((move) => copies.has(move.sourceLocationId));
+    const sources = await this.#copies.located(left.map((move) => move.sourceLocationId));
+    const ahead = this.#copies.readAhead(defined(left.map((move) => sources.get(move.sourceLocationId))));
+    await this.#supersede(moves.filter((move) => !copies.has(move.sourceLocationId)));
+    while (left.length > 0 && !this.#isEnding) {
+      left = await this.#copySome(left, copies, sources, ahead);
+    }
+  }
+
+  /** What could not be moved is nothing to move any more. */
+  async #supersede(moves: readonly Move[]): Promise<void> {
+    if (moves.length === 0) return;
+    const gone = moves.map((move) => move.sourceLocationId);
+    await this.#transaction((tx) => advanceMoves(tx, this.#id, gone, "planned", "superseded"));
+    this.#options.moved(moves);
+    this.#options.mended(gone);
+  }
+
+  /** Copies until that takes too long, and brings what was copied to its end. Returns what was not begun. */
+  async #copySome(
+    moves: readonly Move[],
+    copies: ReadonlyMap<number, IntendedCopy>,
+    sources: Located,
+    ahead: ReturnType<Copies["readAhead"]>,
+  ): Promise<readonly Move[]> {
     const failures: { sourceLocationId: number; error: StowageError }[] = [];
     const copied: { sourceLocationId: number; locationId: number; written: Awaited<ReturnType<Copies["copy"]>> }[] = [];
-    await this.#atOnce(underWay, failures, async ({ sourceLocationId }) => {
+    const begun = new Set<number>();
+    // From the first that is begun: while others are at work, a batch may have to wait for its turn.
+    let isLate = () => false;
+    await this.#atOnce(moves, this.#outages.copying, failures, async ({ sourceLocationId }) => {
+      if (isLate() && !begun.has(sourceLocationId)) return false;
+      if (begun.size === 0) isLate = this.#pace.timer(batchMs);
+      begun.add(sourceLocationId);
       const source = sources.get(sourceLocationId);
       const copy = copies.get(sourceLocationId);
-      if (source === undefined || copy === undefined) return;
+      if (source === undefined || copy === undefined) return false;
       // Who still waits for their turn when all is to stop has not begun.
       await this.#pace.pay(source.storedBytes, { ...this.#call, signal: this.#stop }).catch(() => {});
       throwIfAborted(this.#call);
-      if (this.#stop.aborted) return;
+      if (this.#stop.aborted) return false;
       const written = await this.#copies.copy(source, copy, ahead, this.#call);
       copied.push({ ...copy, written });
       this.#options.copied(source.storedBytes);
+      return true;
     });
     announce("migration stored", { count: copied.length });
     const copiedIds = new Set(copied.map((each) => each.sourceLocationId));
     await this.#transaction(async (tx) => {
       await this.#copies.record(tx, copied);
       await advanceMoves(tx, this.#id, [...copiedIds], "planned", "copied");
-      await advanceMoves(tx, this.#id, gone, "planned", "superseded");
       await noteFailures(tx, this.#id, failures, false);
     });
     announce("migration copied", { count: copied.length });
-    this.#options.moved(gone.length, 0, failures.length);
+    this.#note(failures, [...copiedIds]);
     await this.#verify(
-      underWay
+      moves
         .filter((move) => copiedIds.has(move.sourceLocationId))
         .map((move) => ({
           ...move,
@@ -149,6 +201,7 @@ export class Mover {
           destinationLocationId: copies.get(move.sourceLocationId)?.locationId,
         })),
     );
+    return moves.filter((move) => !begun.has(move.sourceLocationId));
   }
 
   async #verify(moves: readonly Move[]): Promise<void> {
@@ -156,11 +209,12 @@ export class Mover {
     const ahead = this.#copies.readAhead(defined(moves.map((move) => copies.get(move.destinationLocationId ?? 0))));
     const failures: { sourceLocationId: number; error: StowageError }[] = [];
     const verified: Move[] = [];
-    await this.#atOnce(moves, failures, async (move) => {
+    await this.#atOnce(moves, this.#outages.verifying, failures, async (move) => {
       const copy = move.destinationLocationId === undefined ? undefined : copies.get(move.destinationLocationId);
       if (copy === undefined) throw new TypeError("a copied object has no copy");
       await this.#copies.verify(copy, this.#options.verify, ahead, this.#call);
       verified.push(move);
+      return true;
     });
     await this.#transaction(async (tx) => {
       const ids = verified.map((move) => move.sourceLocationId);
@@ -169,7 +223,7 @@ export class Mover {
       await noteFailures(tx, this.#id, failures, true);
     });
     announce("migration verified", { count: verified.length });
-    this.#options.moved(0, 0, failures.length);
+    this.#note(failures, []);
     await this.#switch(verified.map((move) => ({ ...move, state: "verified" })));
   }
 
@@ -198,7 +252,7 @@ export class Mover {
     });
     announce("migration switched", { count: switched.size });
     const moved = moves.filter((move) => switched.has(move.sourceLocationId));
-    this.#options.moved(moves.length, bytesOf(moved), 0);
+    this.#options.moved(moves);
     if (!keepsSources) await this.#finish(moved.map((move) => ({ ...move, state: "switched" })));
   }
 
@@ -214,7 +268,18 @@ export class Mover {
       await noteFailures(tx, this.#id, noted, false);
     });
     announce("migration done", { count: gone.length });
-    this.#options.moved(0, 0, failures.size);
+    this.#options.failed([...failures.keys()]);
+    this.#options.mended(gone);
+  }
+
+  #note(failures: readonly { readonly sourceLocationId: number }[], mended: readonly number[]): void {
+    this.#options.failed(failures.map(({ sourceLocationId }) => sourceLocationId));
+    this.#options.mended(mended);
+  }
+
+  get #isEnding(): boolean {
+    const { copying, verifying } = this.#outages;
+    return this.#stop.aborted || copying.reason !== undefined || verifying.reason !== undefined;
   }
 
   /** Nothing is written down once another process has gone on with the migration. */
@@ -225,19 +290,18 @@ export class Mover {
     }, this.#call);
   }
 
-  /** Does the work of each item when there is room for it; failures are collected, an abort of the whole is thrown. */
+  /** Does the work of each item when there is room for it, which says whether it tried; failures are collected, an abort of the whole is thrown. */
   async #atOnce<T extends Pick<Move, "sourceLocationId" | "storedBytes">>(
     items: readonly T[],
+    outage: Outage,
     failures: { sourceLocationId: number; error: StowageError }[],
-    work: (item: T) => Promise<void>,
+    work: (item: T) => Promise<boolean>,
   ): Promise<void> {
     const results = await Promise.allSettled(
       items.map((item) =>
         this.#pace.run(item.storedBytes, async () => {
-          if (this.#stop.aborted) return;
           try {
-            await work(item);
-            this.#pace.speedUp();
+            if (await outage.attempt(() => work(item))) this.#pace.speedUp();
           } catch (error) {
             throwIfAborted(this.#call);
             if (error instanceof TypeError) throw error;

@@ -11,6 +11,7 @@ const eachBytesMax = 1024 * 1024;
 export class Pace {
   readonly #clock: Clock;
   readonly #rate: RateLimit;
+  readonly #bytesPerSecondMax: number;
   readonly #least = 1;
   readonly #most: number;
   readonly #bytesMax: number;
@@ -25,6 +26,7 @@ export class Pace {
   constructor(clock: Clock, concurrency: number | "auto", bytesPerSecondMax: number | undefined) {
     this.#clock = clock;
     this.#rate = new RateLimit(clock, bytesPerSecondMax);
+    this.#bytesPerSecondMax = bytesPerSecondMax ?? Number.POSITIVE_INFINITY;
     this.#isAdaptive = concurrency === "auto";
     this.#most = concurrency === "auto" ? autoMost : concurrency;
     this.#bytesMax = concurrency === "auto" ? autoBytesMax : Number.POSITIVE_INFINITY;
@@ -50,6 +52,17 @@ export class Pace {
   /** Waits until so many bytes more may be sent. */
   pay(bytes: number, call: Call): Promise<void> {
     return this.#rate.pay(bytes, call);
+  }
+
+  /** How much may be sent in so long. */
+  bytesIn(ms: number): number {
+    return (this.#bytesPerSecondMax * ms) / 1000;
+  }
+
+  /** Tells when so long has passed. */
+  timer(ms: number): () => boolean {
+    const endsAt = this.#clock.now().getTime() + ms;
+    return () => this.#clock.now().getTime() >= endsAt;
   }
 
   /** A backend asked to slow down: half as much, at most once a second, since what is under way was begun before. */

@@ -1,8 +1,16 @@
+import type { Move } from "./moves.ts";
 import type { MigrationRecord, MoveCounts } from "./rows.ts";
 
 export interface MigrationSnapshot {
   readonly id: number;
-  readonly phase: "planning" | "moving" | "trying again" | "waiting for writers" | "waiting for readers" | "ended";
+  readonly phase:
+    | "planning"
+    | "moving"
+    | "trying again"
+    | "waiting for writers"
+    | "waiting for readers"
+    | "paused"
+    | "ended";
   readonly objects: number;
   readonly bytes: number;
   /** At their destination, or superseded. */
@@ -20,7 +28,11 @@ export interface MigrationSnapshot {
 export interface ProgressKeeper {
   phase(now: MigrationSnapshot["phase"], waitsUntil?: Date): void;
   planned(totals: { readonly objects: number; readonly bytes: number }): void;
-  moved(objects: number, bytes: number, failed: number): void;
+  /** A place can't be used, or can again. */
+  paused(isPaused: boolean): void;
+  moved(moves: readonly Move[]): void;
+  failed(sourceLocationIds: readonly number[]): void;
+  mended(sourceLocationIds: readonly number[]): void;
   copied(bytes: number): void;
 }
 
@@ -33,13 +45,15 @@ export function progressOf(
   let objectsDone = counts.switched.objects + counts.done.objects + counts.superseded.objects;
   let bytesDone = counts.switched.bytes + counts.done.bytes + counts.superseded.bytes;
   let bytesCopied = bytesDone;
-  let failures = 0;
+  const failing = new Set<number>();
+  let isPaused = false;
   let waitsUntil: Date | undefined;
   const { id } = record;
   let { objects, bytes } = record;
   const tell = () => {
     const wait = waitsUntil === undefined ? {} : { waitsUntil };
-    watch({ id, phase, objects, bytes, objectsDone, bytesDone, bytesCopied, failures, ...wait });
+    const now = isPaused ? "paused" : phase;
+    watch({ id, phase: now, objects, bytes, objectsDone, bytesDone, bytesCopied, failures: failing.size, ...wait });
   };
   return {
     phase(now, until) {
@@ -52,12 +66,22 @@ export function progressOf(
       bytes = totals.bytes;
       tell();
     },
-    moved(movedObjects, movedBytes, failed) {
-      objectsDone += movedObjects;
-      bytesDone += movedBytes;
+    paused(isIt) {
+      isPaused = isIt;
+      tell();
+    },
+    failed(ids) {
+      for (const each of ids) failing.add(each);
+      if (ids.length > 0) tell();
+    },
+    mended(ids) {
+      for (const each of ids) failing.delete(each);
+    },
+    moved(moves) {
+      objectsDone += moves.length;
+      bytesDone += moves.reduce((sum, { storedBytes }) => sum + storedBytes, 0);
       // What was copied in an earlier life, or could not be verified and is copied again, makes the sum no more than a guess.
       bytesCopied = Math.max(bytesDone, bytesCopied);
-      failures += failed;
       tell();
     },
     copied(copiedBytes) {
