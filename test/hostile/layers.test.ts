@@ -74,7 +74,7 @@ describe("hostile layers", () => {
         "outside/file",
       ].toSorted(),
     );
-    expect(notes).toEqual([]);
+    expect(notes).toEqual(["outside-root", "dangling-directory"]);
   });
 
   it.each([
