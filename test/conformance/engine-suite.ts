@@ -528,7 +528,8 @@ const columns: Readonly<Record<keyof Tables, string>> = {
   scrub_findings: "scrub_id bigint, backend_id integer, physical_key text, kind text, detail text, bytes bigint?",
   scrubs:
     "id bigint, started_at time, ended_at time?, share double precision, seed integer, backend_id integer?, after_key text, objects bigint, bytes bigint",
-  verified_pairs: "blob_digest text, diff_id text, blob_bytes bigint, layer_bytes bigint, verified_at time, announced_compression text?",
+  verified_pairs:
+    "blob_digest text, diff_id text, blob_bytes bigint, layer_bytes bigint, verified_at time, announced_compression text?",
   write_redirects: "backend_id integer, bucket text, to_backend_id integer, migration_id integer",
 };
 
