@@ -74,7 +74,7 @@ describe("listTags", () => {
       faults: [page(["ok", "../up", "a b", "\u001b[31m", "x".repeat(129), ""])],
     });
     expect(await setup.list()).toEqual(["ok"]);
-    expect(setup.told).toEqual([`${setup.registry.host}/team/app: left out 5 tags whose names are not valid`]);
+    expect(setup.told).toEqual([`${setup.registry.host}/team/app: left out tags whose names are not valid: 5`]);
   });
 
   it.each([

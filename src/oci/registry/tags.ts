@@ -61,7 +61,7 @@ export async function readTags(
     path = page.next;
   }
   if (invalid.size > 0) {
-    options.progress.tell(`${formatRepository(reference)}: left out ${invalid.size} tags whose names are not valid`);
+    options.progress.tell(`${formatRepository(reference)}: left out tags whose names are not valid: ${invalid.size}`);
   }
   return [...tags].sort();
 }

@@ -55,7 +55,11 @@ export function keyOf(fanOut: string, name: string): PhysicalKey | undefined {
     : undefined;
 }
 
-/** A new name for a file that only tries what the file system can do. */
+/** A new name for an empty file that only tries what the file system can do. */
 export function newProbePath(root: string): string {
   return join(root, `probe.${randomBytes(16).toString("hex")}${partSuffix}`);
+}
+
+export function isProbeName(name: string): boolean {
+  return /^probe\.[0-9a-f]{32}\.part$/.test(name);
 }

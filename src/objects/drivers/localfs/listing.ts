@@ -3,7 +3,7 @@ import type { ForeignBlob, PhysicalKey, StoredBlob } from "../../driver.ts";
 import type { Directories } from "./directories.ts";
 import type { FileCalls, FileStatus, NameOfFile } from "./file-calls.ts";
 import { type Attempt, attempt, errnoOf, fileFailure } from "./file-failure.ts";
-import { fanOutNames, keyOf, partKeyOf } from "./layout.ts";
+import { fanOutNames, isProbeName, keyOf, partKeyOf } from "./layout.ts";
 
 /** So many keys are held at once. A directory with more of them is read again for the next ones. */
 const keysMax = 16_384;
@@ -107,6 +107,8 @@ async function lookAt(
   if (isBlobName && status.isFile()) return { isDirectory };
   const partOf = isFanOut ? partKeyOf(directory, name) : undefined;
   const sizeBytes = status.isFile() ? Number(status.size) : 0;
+  // Of somebody who was killed while trying the file system.
+  if (directory === "" && sizeBytes === 0 && isProbeName(name)) return { isDirectory };
   return { foreign: { name: path, sizeBytes, ...(partOf === undefined ? {} : { partOf }) }, isDirectory };
 }
 

@@ -35,6 +35,8 @@ describeDriver("the localfs driver", async () => {
         await writeFile(join(root, name), Buffer.alloc(100 + index));
       }
       await symlink("/etc", join(root, "link"));
+      const probe = join(root, `probe.${partOf}.part`);
+      await writeFile(probe, "");
       const foreign = [
         ...names.map((name, index) => ({ name, sizeBytes: 100 + index, ...(name === part ? { partOf } : {}) })),
         { name: `${fanOut}/${partOf}.blob`, sizeBytes: 0 },
@@ -44,6 +46,7 @@ describeDriver("the localfs driver", async () => {
         foreign,
         async [Symbol.asyncDispose]() {
           for (const { name } of foreign) await rm(join(root, name), { recursive: true, force: true });
+          await rm(probe);
         },
       };
     },
