@@ -1,6 +1,13 @@
 import type { UnusedLayers } from "../analysis/index.ts";
 import type { StowageError } from "../errors/index.ts";
-import type { CompactionReport, Reclaimable, Reclaimed, ScrubPlan, ScrubReport, UsageReport } from "../objects/index.ts";
+import type {
+  CompactionReport,
+  Reclaimable,
+  Reclaimed,
+  ScrubPlan,
+  ScrubReport,
+  UsageReport,
+} from "../objects/index.ts";
 import type { Call, Progress, ProgressTask } from "../runtime/index.ts";
 
 /** What nothing needs any more, before it is collected. */

@@ -416,7 +416,11 @@ describe("interrupted", () => {
     child.kill("SIGKILL");
     expect((await result).signal).toBe("SIGKILL");
     expect((await installation.list())[0].state).toBe("interrupted");
-    for (const given of [["files", "database"], ["database", "other"], ["other", "files"]]) {
+    for (const given of [
+      ["files", "database"],
+      ["database", "other"],
+      ["other", "files"],
+    ]) {
       const swapped = given.map((name) => path(`${name}.yaml`));
       const refused = await installation.run("objectstorage", "migration", "resume", "1", ...swapped, "-y");
       expect(refused).toMatchObject({ code: 2, stdout: "", stderr: expect.stringContaining("of migration 1") });
