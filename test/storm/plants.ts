@@ -90,7 +90,7 @@ const plants: readonly Plant[] = [
   },
   {
     name: "nothing retired when the pointer moves",
-    changes: [{ file: "rows/locations.ts", from: "await retireLocation(tx, rows[0].before);", to: "" }],
+    changes: [{ file: "rows/locations.ts", from: "await retireVersion(tx, rows[0].before);", to: "" }],
   },
   {
     name: "retired before the pointer moves, in another transaction",
@@ -106,8 +106,8 @@ const plants: readonly Plant[] = [
       },
       {
         file: "rows/locations.ts",
-        from: "if (result.numUpdatedRows !== 1n) throw new TypeError(`location ${id} had a pointer and was not live`);",
-        to: "void result;",
+        from: "if (rows.length !== 1) throw new TypeError(wasNotLive(id));",
+        to: "void rows;",
       },
     ],
   },
