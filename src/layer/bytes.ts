@@ -155,7 +155,7 @@ export class ByteQueue {
 
 /**
  * Frees memory at once, if it was allocated as a whole of `allocatedBytes`: all that refers to it is empty from then on. Left to the collector, large
- * buffers pile up, for it runs as small objects come.
+ * buffers pile up, for it runs as small objects come. Not `freeAtOnce` of `runtime`, which brings the log along: threads that analyse layers do without.
  */
 export function freeBytes({ buffer, length }: Buffer, allocatedBytes = length): void {
   if (buffer.byteLength === allocatedBytes && allocatedBytes > 0 && buffer instanceof ArrayBuffer) buffer.transfer(0);
