@@ -98,6 +98,8 @@ async function benchSpeed(report: Report, options: Options): Promise<void> {
         "raw puts",
         "rclone",
         "ratio",
+        "raw moves",
+        "ratio",
         "one by one",
         "faster",
         "CPU",
@@ -108,7 +110,7 @@ async function benchSpeed(report: Report, options: Options): Promise<void> {
     ];
     for (const whole of [analyses, large]) {
       const load = scaled(whole, options.scale);
-      const { ours, raw, original, tool } = await compare(destination, load, options);
+      const { ours, raw, moves, original, tool } = await compare(destination, load, options);
       const bytes = bytesOf(load);
       const share = Math.min(raw.ms, tool?.ms ?? raw.ms) / ours.ms;
       const faster = original.ms / ours.ms;
@@ -118,6 +120,8 @@ async function benchSpeed(report: Report, options: Options): Promise<void> {
         rate(bytes, raw.ms),
         tool === undefined ? "–" : rate(bytes, tool.ms),
         ratio(share),
+        rate(bytes, moves.ms),
+        ratio(moves.ms / ours.ms),
         rate(bytes, original.ms),
         ratio(faster),
         seconds(ours.cpuMs),
@@ -140,11 +144,13 @@ async function benchSpeed(report: Report, options: Options): Promise<void> {
   }
 }
 
-type Kind = "migrate" | "raw" | "one by one" | "rclone";
+type Kind = "migrate" | "raw" | "raw moves" | "one by one" | "rclone";
 
 interface Compared {
   readonly ours: Outcome;
   readonly raw: Outcome;
+  /** What a move costs that is read back, by the raw clients: the ceiling of a verified one. */
+  readonly moves: Outcome;
   readonly original: Outcome;
   /** What a native tool takes, where there is one. */
   readonly tool: Outcome | undefined;
@@ -156,7 +162,7 @@ async function compare(
   load: Load,
   { runs, concurrency, rclone }: Options,
 ): Promise<Compared> {
-  const kinds: Kind[] = ["migrate", "raw", "one by one"];
+  const kinds: Kind[] = ["migrate", "raw", "raw moves", "one by one"];
   if (rclone !== undefined && destination.driver === "s3") kinds.push("rclone");
   const outcomes = new Map(kinds.map((kind) => [kind, [] as Outcome[]]));
   for (let run = 0; run < runs; run++) {
@@ -166,10 +172,11 @@ async function compare(
       const to = await ground.fresh(destination);
       const about = { dataDirectory: ground.dataDirectory, load, concurrency, to };
       if (kind === "migrate") await runOne({ ...about, kind: "fill", at: database });
-      if (kind === "one by one") await runOne({ ...about, kind: "fill raw" });
+      if (kind === "one by one" || kind === "raw moves") await runOne({ ...about, kind: "fill raw" });
       const tasks: Readonly<Record<Kind, Task>> = {
         migrate: { ...about, kind: "migrate", from: database },
         raw: { ...about, kind: "raw" },
+        "raw moves": { ...about, kind: "raw moves" },
         "one by one": { ...about, kind: "one by one" },
         rclone: { ...about, kind: "rclone", program: rclone ?? "" },
       };
@@ -180,6 +187,7 @@ async function compare(
   return {
     ours: of("migrate"),
     raw: of("raw"),
+    moves: of("raw moves"),
     original: of("one by one"),
     tool: outcomes.has("rclone") ? of("rclone") : undefined,
   };

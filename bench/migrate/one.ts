@@ -20,8 +20,10 @@ export type Task = { readonly dataDirectory: string; readonly load: Load; readon
   | { readonly kind: "raw"; readonly to: Place }
   /** The same by a native tool, from files. */
   | { readonly kind: "rclone"; readonly program: string; readonly to: Place }
-  /** Documents in a table of the database, for the original's way. */
+  /** Documents in a table of the database, for raw moves and the original's way. */
   | { readonly kind: "fill raw" }
+  /** Each is got, put, got back and deleted at its source, many at once; nothing is recorded, and no digest computed. */
+  | { readonly kind: "raw moves"; readonly to: Place }
   /** One object at a time: list, then get, put and delete each. */
   | { readonly kind: "one by one"; readonly to: Place }
   /** Reads until standard input ends, or as many milliseconds. */
@@ -79,6 +81,8 @@ async function perform(): Promise<Partial<Outcome>> {
       return await rclone(task.program, task.to);
     case "fill raw":
       return await fillRaw();
+    case "raw moves":
+      return await rawMoves(task.to);
     case "one by one":
       return await oneByOne(task.to);
     case "read":
@@ -175,17 +179,49 @@ async function fillRaw(): Promise<Partial<Outcome>> {
   return {};
 }
 
+async function rawMoves(to: Place): Promise<Partial<Outcome>> {
+  return await moveRaw(to, async ({ source, destination, remove }, ids) => {
+    await eachAtOnce(ids.length, async (index) => {
+      const id = ids[index] as number;
+      const sizeBytes = await source.get(id);
+      await destination.put(id, sizeBytes);
+      if ((await destination.get(id)) !== sizeBytes)
+        throw new Error(`document ${id} has come back with another length`);
+      await remove(id);
+    });
+  });
+}
+
 async function oneByOne(to: Place): Promise<Partial<Outcome>> {
+  return await moveRaw(to, async ({ source, destination, remove }, ids) => {
+    for (const id of ids) {
+      await destination.put(id, await source.get(id));
+      await remove(id);
+    }
+  });
+}
+
+interface RawPlaces {
+  readonly source: Contender;
+  readonly destination: Contender;
+  /** Deletes a document at the source. */
+  remove(id: number): Promise<unknown>;
+}
+
+async function moveRaw(
+  to: Place,
+  work: (places: RawPlaces, ids: readonly number[]) => Promise<void>,
+): Promise<Partial<Outcome>> {
   await using source = await rawAt({ driver: "db", config: {} });
   await using destination = await rawAt(to);
   await using database = await openDatabase({ kind: "embedded", dataDirectory }, {}, call);
+  const remove = (id: number) => sql`delete from raw_documents where id = ${id}`.execute(database.sql);
   const begunMoves = performance.now();
   const { rows } = await sql<{ id: number }>`select id from raw_documents order by id`.execute(database.sql);
-  for (const { id } of rows) {
-    const sizeBytes = await source.get(id);
-    await destination.put(id, sizeBytes);
-    await sql`delete from raw_documents where id = ${id}`.execute(database.sql);
-  }
+  await work(
+    { source, destination, remove },
+    rows.map(({ id }) => id),
+  );
   return { ms: performance.now() - begunMoves };
 }
 

@@ -227,7 +227,7 @@ describe("scrub", () => {
 
     const repaired = await run("files.yaml", "objectstorage", "scrub", "--repair", "-q");
     expect(repaired.code).toBe(1);
-    expect(repaired.stdout).toMatch(/^lost +1, to be made anew/m);
+    expect(repaired.stdout).toMatch(/^layers forgotten +1, to be read anew/m);
     expect(repaired.stderr).toContain("hint: analyse the image again: stowage analyze example.com/app:");
     const listed = await json("image-list", "files.yaml", "image", "list");
     for (const image of listed.document.images) expect(image.damage).toMatch(/analyse it again$/);
