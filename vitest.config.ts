@@ -7,6 +7,8 @@ const long = [
   "src/db/embedded/lifecycle.test.ts",
   "test/acceptance/cache.test.ts",
   "test/acceptance/migrate.test.ts",
+  "test/acceptance/objectstorage.test.ts",
+  "test/acceptance/several.test.ts",
   "test/fault/localfs-kill.test.ts",
   "test/fault/objects-kill.test.ts",
   "test/fault/store-order.test.ts",

@@ -9,7 +9,7 @@ import {
 } from "@aws-sdk/client-s3";
 import { s3Driver } from "../../src/objects/drivers/s3/index.ts";
 import { openBucket } from "../../src/objects/drivers/s3/open-bucket.ts";
-import { createCall } from "../../src/runtime/index.ts";
+import { type Call, createCall, defaultRetryPolicy, systemClock } from "../../src/runtime/index.ts";
 import type { DriverUnderTest } from "../conformance/driver-suite.ts";
 
 /** A server that tests may use. */
@@ -23,13 +23,23 @@ export interface S3Server {
 /** The smallest part that real servers take, so that many cases are multipart uploads. */
 const partBytes = 5 * 1024 * 1024;
 
+/** No upload waits the full time for buffers that others will not give back. */
+const hurried = {
+  ...systemClock,
+  sleep: (ms: number, call: Call) => systemClock.sleep(Math.min(ms, 500), call),
+};
+
 /** The driver on a bucket that is made for it, with a raw client beside it that sees all that lies there. */
 export async function driverOnNewBucket(server: S3Server): Promise<DriverUnderTest> {
   const bucket = `stowage-test-${randomBytes(6).toString("hex")}`;
   const { name: _, ...place } = server;
   const config = s3Driver.schema.parse({ ...place, bucket, create_bucket: true, prefix: "some where/" });
   const call = createCall();
-  const driver = await openBucket(config as Parameters<typeof openBucket>[0], { partBytes }, call);
+  const driver = await openBucket(
+    config as Parameters<typeof openBucket>[0],
+    { partBytes, retryPolicy: { ...defaultRetryPolicy, clock: hurried } },
+    call,
+  );
   const client = new S3Client({
     endpoint: server.url,
     region: "us-east-1",
