@@ -418,6 +418,15 @@ describe("honesty", () => {
     expect(await both.migrations.plan(await both.order({ buckets: ["b"] }), "test", call)).toBeGreaterThan(id);
   });
 
+  test("one order that is given twice at once is one migration", async () => {
+    await fill({ workingSet: database }, 5);
+    await using both = await open({ workingSet: database }, { workingSet: files("one") });
+    const order = await both.order();
+    const ids = await Promise.all([1, 2, 3].map(() => both.migrations.plan(order, "test", call)));
+    expect(new Set(ids).size).toBe(1);
+    expect(await both.migrations.list()).toHaveLength(1);
+  });
+
   test("was updated when the last of its objects went on", async () => {
     await fill({ workingSet: database }, 2);
     await using both = await open({ workingSet: database }, { workingSet: files("one") });

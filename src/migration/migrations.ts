@@ -24,6 +24,7 @@ import {
   type MigrationOptions,
   type MigrationRecord,
   type MoveCounts,
+  planAlone,
   planMoves,
   previewSelection,
   recordTotals,
@@ -93,9 +94,12 @@ export class Migrations {
   }
 
   /** The same order, given before and not brought to its end. */
-  async findUnfinished(order: MigrationOrder): Promise<MigrationRecord | undefined> {
+  async findUnfinished(
+    order: MigrationOrder,
+    database: Pick<Database, "sql"> = this.#database,
+  ): Promise<MigrationRecord | undefined> {
     const options = JSON.stringify(optionsOf(order));
-    const records = await listMigrationRecords(this.#database);
+    const records = await listMigrationRecords(database);
     return records.find(
       (record) =>
         !["complete", "cancelled"].includes(record.state) &&
@@ -104,13 +108,17 @@ export class Migrations {
   }
 
   /**
-   * Writes down what is to be moved, in one transaction: there is no half plan.
+   * Writes down what is to be moved, in one transaction: there is no half plan. Where the same order has been planned meanwhile, that plan is it: of two,
+   * each would wait for what the other has.
    * @throws StowageError `MIGRATION_OVERLAPS` when another migration has one of the objects
    */
   async plan(order: MigrationOrder, executor: string, call: Call): Promise<number> {
-    const overlapping = await findOverlapping(this.#database, order.selection);
-    if (overlapping !== undefined) throw overlaps(overlapping);
     const id = await this.#database.transaction(async (tx) => {
+      await planAlone(tx);
+      const unfinished = await this.findUnfinished(order, tx);
+      if (unfinished !== undefined) return unfinished.id;
+      const overlapping = await findOverlapping(tx, order.selection);
+      if (overlapping !== undefined) throw overlaps(overlapping);
       const { source, destination } = order;
       const planned = await insertMigration(tx, { source, destination, options: optionsOf(order), executor });
       await planMoves(tx, planned, order.selection);

@@ -77,6 +77,11 @@ export async function previewSelection(database: Database, selection: Selection)
   }));
 }
 
+/** Until the transaction ends, nobody else plans. */
+export async function planAlone(tx: Transaction): Promise<void> {
+  await sql`select pg_advisory_xact_lock(hashtextextended('stowage plans a migration', 0))`.execute(tx.sql);
+}
+
 export async function insertMigration(
   tx: Transaction,
   migration: Pick<MigrationRecord, "source" | "destination" | "options" | "executor">,
@@ -123,7 +128,10 @@ export async function planMoves(tx: Transaction, id: number, selection: Selectio
 }
 
 /** The unfinished migration that has an object of the selection. */
-export async function findOverlapping(database: Database, selection: Selection): Promise<number | undefined> {
+export async function findOverlapping(
+  database: Pick<Database, "sql">,
+  selection: Selection,
+): Promise<number | undefined> {
   const { from } = selected(selection);
   const { rows } = await sql<{ id: number }>`
     select migration_id as id from migration_moves
@@ -360,7 +368,7 @@ export async function findMigration(database: Database, id: number): Promise<Mig
   return row && recordOf(row);
 }
 
-export async function listMigrationRecords(database: Database): Promise<readonly MigrationRecord[]> {
+export async function listMigrationRecords(database: Pick<Database, "sql">): Promise<readonly MigrationRecord[]> {
   const rows = await database.sql.selectFrom("migrations").selectAll().orderBy("id").execute();
   return rows.map(recordOf);
 }
