@@ -6,6 +6,7 @@ const long = [
   "src/app/store-lock.test.ts",
   "src/db/embedded/lifecycle.test.ts",
   "test/acceptance/cache.test.ts",
+  "test/acceptance/config.test.ts",
   "test/acceptance/migrate.test.ts",
   "test/acceptance/objectstorage.test.ts",
   "test/acceptance/several.test.ts",
