@@ -107,18 +107,21 @@ const pieceBytes = 256 * 1024;
 export async function* readSpill(descriptor: number, sizeBytes: number): AsyncGenerator<Buffer> {
   const buffer = Buffer.allocUnsafeSlow(Math.min(pieceBytes, sizeBytes));
   for (let offset = 0; offset < sizeBytes; ) {
-    const length = Math.min(pieceBytes, sizeBytes - offset);
-    const count = await readPiece(descriptor, buffer, length, offset);
-    if (count === 0) throw new Error("a spill is shorter than what was written to it");
-    offset += count;
-    yield buffer.subarray(0, count);
+    const piece = await readPiece(descriptor, buffer.subarray(0, sizeBytes - offset), offset);
+    offset += piece.length;
+    yield piece;
   }
   freeBytes(buffer);
 }
 
-function readPiece(descriptor: number, buffer: Buffer, length: number, offset: number): Promise<number> {
+/** Reads into `buffer`; what of it was filled. */
+function readPiece(descriptor: number, buffer: Buffer, offset: number): Promise<Buffer> {
   return new Promise((resolve, reject) => {
-    read(descriptor, buffer, 0, length, offset, (error, count) => (error ? reject(error) : resolve(count)));
+    read(descriptor, buffer, 0, buffer.length, offset, (error, count) => {
+      if (error) reject(error);
+      else if (count === 0) reject(new Error("a spill is shorter than what was written to it"));
+      else resolve(buffer.subarray(0, count));
+    });
   });
 }
 
@@ -133,14 +136,13 @@ export function streamSpill(descriptor: number, sizeBytes: number): Readable {
         this.push(null);
         return;
       }
-      read(descriptor, Buffer.allocUnsafeSlow(length), 0, length, offset, (error, count, buffer) => {
-        if (error) this.destroy(error);
-        else if (count === 0) this.destroy(new Error("a spill is shorter than what was written to it"));
-        else {
-          offset += count;
-          this.push(buffer.subarray(0, count));
-        }
-      });
+      readPiece(descriptor, Buffer.allocUnsafeSlow(length), offset).then(
+        (piece) => {
+          offset += piece.length;
+          this.push(piece);
+        },
+        (error: Error) => this.destroy(error),
+      );
     },
   });
 }

@@ -26,16 +26,18 @@ import { type Reclaimable, reclaimable } from "./rows/reaper.ts";
 import type { ScrubOptions, ScrubReport } from "./scrub.ts";
 import { shortBytesMax } from "./short-bytes.ts";
 import { Staging } from "./staging.ts";
-import type {
-  Elsewhere,
-  ObjectBody,
-  ObjectRef,
-  ObjectStore,
-  ObjectVersion,
-  ReapReport,
-  RepairOptions,
-  StagedObject,
-  StoreMaintenance,
+import {
+  type Elsewhere,
+  isSameObject,
+  nameOf,
+  type ObjectBody,
+  type ObjectRef,
+  type ObjectStore,
+  type ObjectVersion,
+  type ReapReport,
+  type RepairOptions,
+  type StagedObject,
+  type StoreMaintenance,
 } from "./store.ts";
 import { readUsage, type UsageReport } from "./usage.ts";
 import { verifiedContent, WrongBytes } from "./verified-body.ts";
@@ -265,10 +267,8 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
   }
 
   async #open(version: ObjectVersion, at: Located, call: Call): Promise<Readable> {
-    const { ref } = version;
-    const { account, bucket, key } = at.writtenFor;
-    if (account !== ref.account || bucket !== ref.bucket || key !== ref.key) {
-      throw await this.#damaged(version, at, new WrongBytes(`those of ${account}/${bucket}/${key}`), call);
+    if (!isSameObject(at.writtenFor, version.ref)) {
+      throw await this.#damaged(version, at, new WrongBytes(`those of ${nameOf(at.writtenFor)}`), call);
     }
     const backend = await this.#backends.of(at.backendId, call);
     const driver = await backend.driver(call);

@@ -32,7 +32,7 @@ import {
   scrubTotal,
 } from "./rows/scrubs.ts";
 import { findPlaced, findPointers, type PlacedRow } from "./rows/walk.ts";
-import type { ObjectRef, ObjectVersion } from "./store.ts";
+import { isSameObject, nameOf, type ObjectRef, type ObjectVersion } from "./store.ts";
 import { type Placed, walk, walkForeign } from "./walk.ts";
 
 export interface ScrubOptions {
@@ -141,7 +141,7 @@ export async function scrub(
   const damaged = await countDamaged(database);
   const unreadable = await countUnreadable(database, row.id);
   task.end(damaged + unreadable === 0 ? "no damage" : `${damaged + unreadable} damaged`);
-  const nameOf = (id: number) => sorted.find((backend) => backend.id === id)?.description ?? String(id);
+  const placeOf = (id: number) => sorted.find((backend) => backend.id === id)?.description ?? String(id);
   return {
     id: row.id,
     startedAt: row.startedAt,
@@ -155,7 +155,7 @@ export async function scrub(
     damaged,
     unreadable,
     counts,
-    findings: findings.map((finding) => ({ ...finding, backend: nameOf(finding.backendId) })),
+    findings: findings.map((finding) => ({ ...finding, backend: placeOf(finding.backendId) })),
     failures,
   };
 }
@@ -280,7 +280,7 @@ class Scrub {
     if (row.located === undefined || row.state === "pending" || row.state === "deleting") return;
     // Whose the bytes are is written before them and never changes: a pointer of another object is wrong, whatever happens meanwhile.
     const owner = pointers.get(row.id) ?? row.ref;
-    if (nameOf(owner) !== nameOf(row.ref)) {
+    if (!isSameObject(owner, row.ref)) {
       const trouble: Trouble = { kind: "damaged", detail: `those of ${nameOf(row.ref)}` };
       await this.#trouble(backend, key, { ...row, ref: owner }, trouble);
       return;
@@ -379,10 +379,6 @@ const detailCharactersMax = 500;
 function recordable(detail: string): string {
   const short = detail.length > detailCharactersMax ? `${detail.slice(0, detailCharactersMax)}…` : detail;
   return short.replaceAll("\0", "\ufffd").toWellFormed();
-}
-
-function nameOf({ account, bucket, key }: ObjectRef): string {
-  return `${account}/${bucket}/${key}`;
 }
 
 interface Trouble {

@@ -11,7 +11,7 @@ import type { ObjectBody, ObjectRef, StagedObject } from "./store.ts";
 import { type WholeSource, writtenShort } from "./written-body.ts";
 
 /** Objects that one statement stores: each number of them is a statement of its own to the server, and more of them would save little more. */
-const gatheredMax = 6;
+const storedTogetherMax = 6;
 const idsAtOnce = 64;
 
 interface Place {
@@ -34,7 +34,7 @@ export class StatementStaging {
 
   constructor(database: Database, place: Place, leaseSeconds: number) {
     this.#place = place;
-    this.#stored = new Gathering(gatheredMax, async (wanted) => {
+    this.#stored = new Gathering(storedTogetherMax, async (wanted) => {
       const blobs = wanted.map(({ physicalKey: key, bytes, sha256 }) => ({ key, bytes, sha256 }));
       const puts = place.puts.expressions(blobs);
       const there = await insertProven(database, place.backendId, wanted, puts, leaseSeconds);

@@ -16,6 +16,15 @@ export interface ObjectRef {
   readonly key: string;
 }
 
+export function isSameObject(one: ObjectRef, other: ObjectRef): boolean {
+  return one.account === other.account && one.bucket === other.bucket && one.key === other.key;
+}
+
+/** For people. */
+export function nameOf({ account, bucket, key }: ObjectRef): string {
+  return `${account}/${bucket}/${key}`;
+}
+
 /** What is to be stored. */
 export interface ObjectBody extends BodySource {
   /** It would not become smaller: it is stored as it is, whatever the configuration says. */

@@ -71,12 +71,10 @@ export async function verifiedBytes(stored: Buffer, recorded: Identified): Promi
  * @throws WrongBytes
  */
 export function payloadOf(stored: Buffer, recorded: Identified): Buffer {
-  const { header, payload, trailer } = unwrapped(stored, recorded);
+  const parts = unwrapped(stored, recorded);
   const actual = digestOf(stored);
   if (actual !== recorded.storedDigest) throw new WrongBytes(`${actual} stored`);
-  const wrong = wrongHeader(header, recorded) ?? wrongTrailer(trailer, payload.length, recorded);
-  if (wrong !== undefined) throw wrong;
-  return payload;
+  return payloadIn(parts, recorded);
 }
 
 /**
@@ -85,9 +83,13 @@ export function payloadOf(stored: Buffer, recorded: Identified): Buffer {
  */
 export function payloadToKeep(stored: Buffer, recorded: Identified): Buffer {
   if (recorded.codec !== "none") return payloadOf(stored, recorded);
-  const { header, payload, trailer } = unwrapped(stored, recorded);
-  const actual = digestOf(payload);
+  const parts = unwrapped(stored, recorded);
+  const actual = digestOf(parts.payload);
   if (actual !== recorded.contentDigest) throw new WrongBytes(actual);
+  return payloadIn(parts, recorded);
+}
+
+function payloadIn({ header, payload, trailer }: Unwrapped, recorded: Identified): Buffer {
   const wrong = wrongHeader(header, recorded) ?? wrongTrailer(trailer, payload.length, recorded);
   if (wrong !== undefined) throw wrong;
   return payload;

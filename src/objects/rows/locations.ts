@@ -141,6 +141,9 @@ export async function insertProven(
   return new Set(rows.map(({ id }) => id));
 }
 
+/** Not those whose bytes are gone already, which only remember to be deleted once more. */
+export const mayHaveBytes = sql<boolean>`(state <> 'deleting' or writer is not null)`;
+
 const isPublishable = sql<boolean>`(state = 'pending' and stored_digest is not null and lease_until > now())`;
 
 /** `pending` → `live`, if the lease still holds and the bytes are proven; false otherwise. */

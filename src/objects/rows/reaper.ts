@@ -1,6 +1,7 @@
 import { sql } from "kysely";
 import type { Database } from "../../db/index.ts";
 import type { PhysicalKey } from "../driver.ts";
+import { mayHaveBytes } from "./locations.ts";
 
 /** A location as far as reading and deleting need it. */
 export interface LocationRow {
@@ -138,7 +139,7 @@ export async function notDeleted(database: Database, ids: readonly number[]): Pr
   const rows = await database.sql
     .selectFrom("locations")
     .where(isAmong("id", ids))
-    .where(({ eb, or }) => or([eb("state", "<>", "deleting"), eb("writer", "is not", null)]))
+    .where(mayHaveBytes)
     .select("id")
     .execute();
   return rows.map(({ id }) => id);
@@ -205,11 +206,8 @@ export async function reclaimable(
       query
         .selectFrom("locations")
         .where("state", "in", ["pending", "retired", "deleting"])
-        // What is to be deleted once more holds nothing any longer.
         .select(["backend_id", "state", seconds.as("seconds")])
-        .select(
-          sql<number>`case when state = 'deleting' and writer is null then 0 else stored_bytes end`.as("stored_bytes"),
-        )
+        .select(sql<number>`case when ${mayHaveBytes} then stored_bytes else 0 end`.as("stored_bytes"))
         .as("leaving"),
     )
     .select(({ fn }) => [

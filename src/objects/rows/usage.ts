@@ -1,5 +1,6 @@
 import { sql } from "kysely";
 import { type Database, type LocationState, sqlStateOf } from "../../db/index.ts";
+import { mayHaveBytes } from "./locations.ts";
 
 /** Locations that are alike. */
 export interface KeptGroup {
@@ -36,8 +37,7 @@ export async function keptGroups(database: Database): Promise<readonly KeptGroup
       sql<number>`coalesce(sum(content_bytes), 0)::bigint`.as("content_bytes"),
       sql<number>`coalesce(sum(stored_bytes), 0)::bigint`.as("stored_bytes"),
     ])
-    // Whose bytes are gone already are rows that only remember to delete them once more.
-    .where(({ eb, or }) => or([eb("state", "<>", "deleting"), eb("writer", "is not", null)]))
+    .where(mayHaveBytes)
     .groupBy(["backend_id", "bucket", "account", "codec", "state", age])
     .orderBy("backend_id")
     .orderBy("bucket")

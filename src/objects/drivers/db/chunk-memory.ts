@@ -1,7 +1,7 @@
 /** Chunks that all long blobs together have in memory while they are gathered or handed on; as many again are on their way. */
 const chunksTogether = 64;
 /** More of them in one statement would save little. */
-const chunksMax = 4;
+export const chunksMax = 4;
 
 /** Lets the memory of all bodies be bounded, however many there are: the more are at work, the fewer chunks of each go in one statement. */
 export class ChunkMemory {

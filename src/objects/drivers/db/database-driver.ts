@@ -16,10 +16,7 @@ import {
   WholeBody,
 } from "../../driver.ts";
 import { BlobWriter, chunkBytes, deleteBlob, deleteBlobs, statementPuts } from "./blob-writer.ts";
-import { ChunkMemory } from "./chunk-memory.ts";
-
-/** Chunks of a body that is in memory anyway, in one statement. */
-const wholeBatchChunks = 4;
+import { ChunkMemory, chunksMax } from "./chunk-memory.ts";
 
 /** What is longer, or may be, is deleted alone: no statement is to be at work for long. */
 const deletedTogetherBytesMax = 4 * 1024 * 1024;
@@ -79,7 +76,7 @@ export class DatabaseDriver implements ObjectDriver {
 
   async #putWhole(key: PhysicalKey, bytes: Buffer, known: Buffer | undefined, call: Call): Promise<StoredBlob> {
     const digest = known ?? hash("sha256", bytes, "buffer");
-    const writer = new BlobWriter(this.#database, key, { batchChunks: () => wholeBatchChunks });
+    const writer = new BlobWriter(this.#database, key, { batchChunks: () => chunksMax });
     return await finished(writer, call, async () => {
       for (let at = 0; at < bytes.length; at += chunkBytes) {
         const chunk = bytes.subarray(at, at + chunkBytes);
