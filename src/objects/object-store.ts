@@ -1,7 +1,7 @@
 import { Readable } from "node:stream";
 import type { Database, Transaction } from "../db/index.ts";
 import { isCode, StowageError } from "../errors/index.ts";
-import { announce, type Call } from "../runtime/index.ts";
+import { announce, type Call, collectEarly } from "../runtime/index.ts";
 import { type BackendSections, Backends, describeBackend } from "./backends.ts";
 import { Copies } from "./copies.ts";
 import type { ObjectDriver } from "./driver.ts";
@@ -61,6 +61,7 @@ export interface ObjectStoreOptions {
 export async function openObjectStore(
   options: ObjectStoreOptions,
 ): Promise<ObjectStore & StoreMaintenance & AsyncDisposable> {
+  collectEarly();
   const guard = options.guard ?? ((driver) => driver);
   return new LocatedObjectStore(options, await Backends.open(options.database, options.sections, guard));
 }

@@ -2,7 +2,7 @@
 export { type Call, createCall, createLogger, follow, type Logger, throwIfAborted, unlessAborted } from "./call.ts";
 export { makeDirectories } from "./directories.ts";
 export { eachAtOnce } from "./each-at-once.ts";
-export { freeAtOnce } from "./free-memory.ts";
+export { collectEarly, freeAtOnce } from "./free-memory.ts";
 export { type Progress, type ProgressTask, silentProgress } from "./progress.ts";
 export { RateLimit } from "./rate-limit.ts";
 export { defaultRetryPolicy, type RetryPolicy, retry } from "./retry.ts";
