@@ -56,6 +56,7 @@ export async function benchMigrate(parameters: readonly string[]): Promise<void>
     args: [...parameters],
     options: {
       only: { type: "string", default: "speed,growth,plan,readers" },
+      to: { type: "string", default: "" },
       concurrency: { type: "string", default: "auto" },
       runs: { type: "string", default: "3" },
       scale: { type: "string", default: "1" },
@@ -88,7 +89,7 @@ export async function benchMigrate(parameters: readonly string[]): Promise<void>
       { name: "localfs", driver: "localfs", config: {} },
       ...servers.map(({ name, ...config }) => ({ name: `s3 (${name})`, driver: "s3", config })),
       ...distant,
-    ],
+    ].filter(({ name }) => name.includes(values.to)),
   };
   const sections = { speed: benchSpeed, growth: benchGrowth, plan: benchPlan, readers: benchReaders };
   for (const name of values.only.split(",")) {

@@ -156,7 +156,11 @@ export function addMigrations(objectstorage: Command, start: Start): void {
 
 function withPace(command: Command): Command {
   return command
-    .option("--concurrency <N>", "documents copied at once: a number, or auto to follow the backends", "auto")
+    .option(
+      "--concurrency <N>",
+      "documents copied at once, and as many read back: a number, or auto to follow the backends",
+      "auto",
+    )
     .option("--max-rate <BYTES>", "copy at most so many bytes per second; k, m and g multiply by 1,024 each")
     .option("-y, --dontask", "do not ask")
     .addOption(new Option("--yes", "do not ask").hideHelp());

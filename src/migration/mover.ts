@@ -4,7 +4,7 @@ import type { Copies } from "../objects/index.ts";
 import { announce, type Call, throwIfAborted } from "../runtime/index.ts";
 import type { Move } from "./moves.ts";
 import type { Outage } from "./outage.ts";
-import type { Pace } from "./pace.ts";
+import type { Errand, Pace } from "./pace.ts";
 import { advanceMoves, claimMoves, expectLife, type MigrationLife, noteFailures, setDestinations } from "./rows.ts";
 
 export interface MoverOptions {
@@ -29,14 +29,11 @@ const batchBytesMax = 64 * 1024 * 1024;
 const batchMs = 1500;
 /** Batches at work at once: each waits for the database and for its slowest object, and the others have work for the backends meanwhile. */
 const lanes = 4;
-/** Of all of them together, unless one object alone has more: a crash costs no more than a second or two of copying. */
-const bytesAtWorkMax = 128 * 1024 * 1024;
+/** What is copied and not yet recorded, of all of them together, unless one object alone has more: a crash costs no more than a second or two of copying. */
+const bytesUnrecordedMax = 128 * 1024 * 1024;
 
 /** Apart from each other: a place that is full, or takes nothing from us, may well be read. */
-export interface Outages {
-  readonly copying: Outage;
-  readonly verifying: Outage;
-}
+export type Outages = Readonly<Record<Errand, Outage>>;
 
 type IntendedCopy = Awaited<ReturnType<Copies["intend"]>>[number];
 type Located = Awaited<ReturnType<Copies["located"]>>;
@@ -88,42 +85,39 @@ export class Mover {
     await this.#each("switched", (moves) => this.#finish(moves));
     await this.#each("verified", (moves) => this.#switch(moves));
     await this.#each("copied", (moves) => this.#verify(moves));
-    await this.#each("planned", (moves) => this.#copy(moves));
+    await this.#each("planned", (moves, share) => this.#copy(moves, share));
     const reason = this.#outages.copying.reason ?? this.#outages.verifying.reason;
     if (reason !== undefined) throw reason;
   }
 
-  async #each(state: Move["state"], work: (moves: readonly Move[]) => Promise<void>): Promise<void> {
+  async #each(state: Move["state"], work: (moves: readonly Move[], share: Share) => Promise<void>): Promise<void> {
     let after = 0;
-    let claiming: Promise<readonly Move[]> = Promise.resolve([]);
-    const room = new Room(bytesAtWorkMax);
+    let claiming: Promise<unknown> = Promise.resolve();
+    const room = new Room(bytesUnrecordedMax);
     // All lanes share the rate that is asked for.
     const bytesMax = Math.min(batchBytesMax, this.#pace.bytesIn(batchMs) / lanes);
     const next = () => {
-      claiming = claiming.then(async () => {
+      const claimed = claiming.then(async () => {
         const moves = firstOf(await claimMoves(this.#database, this.#id, state, after, batchSize), bytesMax);
         after = moves.at(-1)?.sourceLocationId ?? after;
-        await room.take(bytesOf(moves));
-        return moves;
+        return { moves, share: await room.take(bytesOf(moves)) };
       });
-      return claiming;
+      claiming = claimed;
+      return claimed;
     };
     const lane = async () => {
       while (!this.#isEnding) {
-        const moves = await next();
-        try {
-          if (moves.length === 0) return;
-          await work(moves);
-        } finally {
-          room.give(bytesOf(moves));
-        }
+        const { moves, share } = await next();
+        using _ = share;
+        if (moves.length === 0) return;
+        await work(moves, share);
       }
     };
     const results = await Promise.allSettled(Array.from({ length: lanes }, lane));
     for (const result of results) if (result.status === "rejected") throw result.reason;
   }
 
-  async #copy(moves: readonly Move[]): Promise<void> {
+  async #copy(moves: readonly Move[], share: Share): Promise<void> {
     const intended = await this.#transaction(async (tx) => {
       // Of an earlier life: whether its bytes are whole is not known.
       await this.#copies.release(tx, defined(moves.map((move) => move.destinationLocationId)));
@@ -142,7 +136,7 @@ export class Mover {
     const ahead = this.#copies.readAhead(defined(left.map((move) => sources.get(move.sourceLocationId))));
     await this.#supersede(moves.filter((move) => !copies.has(move.sourceLocationId)));
     while (left.length > 0 && !this.#isEnding) {
-      left = await this.#copySome(left, copies, sources, ahead);
+      left = await this.#copySome(left, copies, sources, ahead, share);
     }
   }
 
@@ -161,13 +155,14 @@ export class Mover {
     copies: ReadonlyMap<number, IntendedCopy>,
     sources: Located,
     ahead: ReturnType<Copies["readAhead"]>,
+    share: Share,
   ): Promise<readonly Move[]> {
     const failures: { sourceLocationId: number; error: StowageError }[] = [];
     const copied: { sourceLocationId: number; locationId: number; written: Awaited<ReturnType<Copies["copy"]>> }[] = [];
     const begun = new Set<number>();
     // From the first that is begun: while others are at work, a batch may have to wait for its turn.
     let isLate = () => false;
-    await this.#atOnce(moves, this.#outages.copying, failures, async ({ sourceLocationId }) => {
+    await this.#atOnce(moves, "copying", failures, async ({ sourceLocationId }) => {
       if (isLate() && !begun.has(sourceLocationId)) return false;
       if (begun.size === 0) isLate = this.#pace.timer(batchMs);
       begun.add(sourceLocationId);
@@ -191,6 +186,7 @@ export class Mover {
       await noteFailures(tx, this.#id, failures, false);
     });
     announce("migration copied", { count: copied.length });
+    share.give(bytesOf(moves.filter((move) => begun.has(move.sourceLocationId))));
     this.#note(failures, [...copiedIds]);
     await this.#verify(
       moves
@@ -209,7 +205,7 @@ export class Mover {
     const ahead = this.#copies.readAhead(defined(moves.map((move) => copies.get(move.destinationLocationId ?? 0))));
     const failures: { sourceLocationId: number; error: StowageError }[] = [];
     const verified: Move[] = [];
-    await this.#atOnce(moves, this.#outages.verifying, failures, async (move) => {
+    await this.#atOnce(moves, "verifying", failures, async (move) => {
       const copy = move.destinationLocationId === undefined ? undefined : copies.get(move.destinationLocationId);
       if (copy === undefined) throw new TypeError("a copied object has no copy");
       await this.#copies.verify(copy, this.#options.verify, ahead, this.#call);
@@ -293,13 +289,14 @@ export class Mover {
   /** Does the work of each item when there is room for it, which says whether it tried; failures are collected, an abort of the whole is thrown. */
   async #atOnce<T extends Pick<Move, "sourceLocationId" | "storedBytes">>(
     items: readonly T[],
-    outage: Outage,
+    errand: Errand,
     failures: { sourceLocationId: number; error: StowageError }[],
     work: (item: T) => Promise<boolean>,
   ): Promise<void> {
+    const outage = this.#outages[errand];
     const results = await Promise.allSettled(
       items.map((item) =>
-        this.#pace.run(item.storedBytes, async () => {
+        this.#pace.run(errand, item.storedBytes, async () => {
           try {
             if (await outage.attempt(() => work(item))) this.#pace.speedUp();
           } catch (error) {
@@ -326,15 +323,34 @@ class Room {
   }
 
   /** Waits until there is room; what needs more than all of it gets it alone. */
-  async take(bytes: number): Promise<void> {
+  async take(bytes: number): Promise<Share> {
     while (this.#taken > 0 && this.#taken + bytes > this.#most) await this.#given.promise;
     this.#taken += bytes;
+    return new Share(bytes, (given) => {
+      this.#taken -= given;
+      this.#given.resolve();
+      this.#given = Promise.withResolvers();
+    });
+  }
+}
+
+/** A part of a room, which can be given back in parts. */
+class Share implements Disposable {
+  readonly #give: (bytes: number) => void;
+  #bytes: number;
+
+  constructor(bytes: number, give: (bytes: number) => void) {
+    this.#bytes = bytes;
+    this.#give = give;
   }
 
   give(bytes: number): void {
-    this.#taken -= bytes;
-    this.#given.resolve();
-    this.#given = Promise.withResolvers();
+    this.#bytes -= bytes;
+    this.#give(bytes);
+  }
+
+  [Symbol.dispose](): void {
+    this.give(this.#bytes);
   }
 }
 

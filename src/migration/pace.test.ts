@@ -1,14 +1,14 @@
 import { expect, test } from "vitest";
 import { ManualClock, settle } from "../../test/fault/manual-clock.ts";
-import { Pace } from "./pace.ts";
+import { type Errand, Pace } from "./pace.ts";
 
 const MiB = 1024 * 1024;
 
 /** Objects that ask all at once; each ends when it is told to. */
-async function asking(pace: Pace, sizes: readonly number[]) {
+async function asking(pace: Pace, sizes: readonly number[], errand: Errand = "copying") {
   const atWork = new Map<number, () => void>();
   const all = sizes.map((bytes, index) =>
-    pace.run(bytes, () => new Promise<void>((resolve) => atWork.set(index, resolve))),
+    pace.run(errand, bytes, () => new Promise<void>((resolve) => atWork.set(index, resolve))),
   );
   await settle();
   return {
@@ -33,23 +33,23 @@ test("as many at once as was said, however long they are, in their order", async
   await objects.all;
 });
 
-test("where nobody says how many, 64 short ones", async () => {
+test("where nobody says how many, 32 short ones", async () => {
   const objects = await asking(new Pace(new ManualClock(), "auto", undefined), Array(100).fill(90_000));
-  expect(objects.indexes()).toEqual(upTo(64));
+  expect(objects.indexes()).toEqual(upTo(32));
 });
 
 test("and half as many that are long: memory is bounded", async () => {
   for (const bytes of [MiB, 5000 * MiB]) {
     const objects = await asking(new Pace(new ManualClock(), "auto", undefined), Array(100).fill(bytes));
-    expect(objects.indexes()).toEqual(upTo(32));
+    expect(objects.indexes()).toEqual(upTo(16));
   }
 });
 
 test("when a long one has ended, several short ones begin", async () => {
-  const sizes = [...Array(32).fill(MiB), ...Array(20).fill(MiB / 16)];
+  const sizes = [...Array(16).fill(MiB), ...Array(10).fill(MiB / 8)];
   const objects = await asking(new Pace(new ManualClock(), "auto", undefined), sizes);
   await objects.end(0);
-  expect(objects.indexes()).toEqual(upTo(48).slice(1));
+  expect(objects.indexes()).toEqual(upTo(24).slice(1));
 });
 
 test("who asks to slow down is heard once a second, and gets more again after a while", async () => {
@@ -60,14 +60,25 @@ test("who asks to slow down is heard once a second, and gets more again after a 
   await clock.advance(1000);
   pace.slowDown();
   const objects = await asking(pace, Array(100).fill(1000));
-  expect(objects.indexes()).toEqual(upTo(16));
-  for (const _ of upTo(16)) pace.speedUp();
+  expect(objects.indexes()).toEqual(upTo(8));
+  for (const _ of upTo(8)) pace.speedUp();
   await settle();
-  expect(objects.indexes()).toEqual(upTo(17));
+  expect(objects.indexes()).toEqual(upTo(9));
+});
+
+test("what is to be verified does not wait for what is to be copied, and slows down with it", async () => {
+  const pace = new Pace(new ManualClock(), "auto", undefined);
+  const copied = await asking(pace, Array(100).fill(1000));
+  const verified = await asking(pace, Array(100).fill(1000), "verifying");
+  expect(verified.indexes()).toEqual(upTo(32));
+  pace.slowDown();
+  for (const index of upTo(20)) await verified.end(index);
+  expect(verified.indexes().length).toBe(16);
+  expect(copied.indexes()).toEqual(upTo(32));
 });
 
 test("a failure gives its place back", async () => {
   const pace = new Pace(new ManualClock(), 1, undefined);
-  await expect(pace.run(1, () => Promise.reject(new Error("no")))).rejects.toThrow("no");
-  expect(await pace.run(1, async () => "yes")).toBe("yes");
+  await expect(pace.run("copying", 1, () => Promise.reject(new Error("no")))).rejects.toThrow("no");
+  expect(await pace.run("copying", 1, async () => "yes")).toBe("yes");
 });

@@ -1,13 +1,22 @@
 import { type Call, type Clock, RateLimit } from "../runtime/index.ts";
 
-/** Where nobody says how many: what is waited for is the way to a backend. A backend is not asked to do more at once (see the guard's limit). */
-const autoMost = 64;
-/** Of those, what is in memory as a whole: 32 objects that are just not too long for that. */
-const autoBytesMax = 32 * 1024 * 1024;
+/**
+ * Where nobody says how many: what is waited for is the way to a backend. With both errands a backend is not asked to do more at once than it may (see
+ * the guard's limit).
+ */
+const autoMost = 32;
+/** Of those, what is in memory as a whole: 16 objects that are just not too long for that. */
+const autoBytesMax = 16 * 1024 * 1024;
 /** What is longer passes in pieces. */
 const eachBytesMax = 1024 * 1024;
 
-/** How many copies are at work at once: fewer when a backend asks to slow down, more again by itself. */
+/**
+ * Each has a queue of its own, or copies that are already proven wait behind all that are not begun yet, while nothing is sent: the way there and the way
+ * back would be used in turns instead of together.
+ */
+export type Errand = "copying" | "verifying";
+
+/** How many objects are copied at once, and as many verified: fewer when a backend asks to slow down, more again by itself. */
 export class Pace {
   readonly #clock: Clock;
   readonly #rate: RateLimit;
@@ -16,10 +25,8 @@ export class Pace {
   readonly #most: number;
   readonly #bytesMax: number;
   readonly #isAdaptive: boolean;
-  readonly #waiting: { readonly bytes: number; readonly enter: () => void }[] = [];
+  readonly #queues: Readonly<Record<Errand, Queue>> = { copying: new Queue(), verifying: new Queue() };
   #limit: number;
-  #active = 0;
-  #activeBytes = 0;
   #slowedAtMs = Number.NEGATIVE_INFINITY;
   #calmCopies = 0;
 
@@ -34,18 +41,19 @@ export class Pace {
   }
 
   /** Runs `work` on an object of so many bytes when there is room for it, in the order of those who ask. */
-  async run<T>(storedBytes: number, work: () => Promise<T>): Promise<T> {
+  async run<T>(errand: Errand, storedBytes: number, work: () => Promise<T>): Promise<T> {
+    const queue = this.#queues[errand];
     const bytes = Math.min(storedBytes, eachBytesMax);
     await new Promise<void>((enter) => {
-      this.#waiting.push({ bytes, enter });
-      this.#admit();
+      queue.waiting.push({ bytes, enter });
+      this.#admit(queue);
     });
     try {
       return await work();
     } finally {
-      this.#active--;
-      this.#activeBytes -= bytes;
-      this.#admit();
+      queue.active--;
+      queue.activeBytes -= bytes;
+      this.#admit(queue);
     }
   }
 
@@ -80,19 +88,22 @@ export class Pace {
     if (!this.#isAdaptive || ++this.#calmCopies < this.#limit) return;
     this.#calmCopies = 0;
     this.#limit = Math.min(this.#most, this.#limit + 1);
-    this.#admit();
+    for (const queue of Object.values(this.#queues)) this.#admit(queue);
   }
 
-  #admit(): void {
-    for (let first = this.#waiting[0]; first !== undefined && this.#hasRoom(first.bytes); first = this.#waiting[0]) {
-      this.#waiting.shift();
-      this.#active++;
-      this.#activeBytes += first.bytes;
+  #admit(queue: Queue): void {
+    const hasRoom = (bytes: number) => queue.active < this.#limit && queue.activeBytes + bytes <= this.#bytesMax;
+    for (let first = queue.waiting[0]; first !== undefined && hasRoom(first.bytes); first = queue.waiting[0]) {
+      queue.waiting.shift();
+      queue.active++;
+      queue.activeBytes += first.bytes;
       first.enter();
     }
   }
+}
 
-  #hasRoom(bytes: number): boolean {
-    return this.#active < this.#limit && this.#activeBytes + bytes <= this.#bytesMax;
-  }
+class Queue {
+  readonly waiting: { readonly bytes: number; readonly enter: () => void }[] = [];
+  active = 0;
+  activeBytes = 0;
 }
