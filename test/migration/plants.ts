@@ -60,8 +60,8 @@ const plants: readonly Plant[] = [
     changes: [
       {
         file: mover,
-        from: "  async #copy(moves: readonly Move[]): Promise<void> {\n",
-        to: `  async #copy(all: readonly Move[]): Promise<void> {
+        from: "  async #copy(moves: readonly Move[], share: Share): Promise<void> {\n",
+        to: `  async #copy(all: readonly Move[], share: Share): Promise<void> {
     const begun = all.filter((move) => move.destinationLocationId !== undefined);
     const moves = all.filter((move) => move.destinationLocationId === undefined);
     const sourcesOfBegun = await this.#copies.located(begun.map((move) => move.sourceLocationId));
