@@ -9,6 +9,7 @@ import { describeMachine } from "../machine.ts";
 import { findProgram } from "../program.ts";
 import { megabytes, milliseconds, Report, ratio, seconds } from "../report.ts";
 import { median } from "../statistics.ts";
+import { removeBucket } from "../store/bucket.ts";
 import { temporaryDirectory } from "../store/contenders.ts";
 import { farAway, type Way } from "./far-away.ts";
 import { analyses, bytesOf, type Load, large, scaled, small } from "./load.ts";
@@ -311,6 +312,7 @@ async function openGround(): Promise<Ground> {
       const own = { localfs: { archive_data_dir: join(directory.path, "files") }, s3: { bucket, create_bucket: true } };
       const place: Place = { driver, config: { ...config, ...own[driver as keyof typeof own] } };
       await make(dataDirectory, place);
+      if (driver === "s3") opened.defer(() => removeBucket(place.config));
       return place;
     },
     [Symbol.asyncDispose]: () => opened.disposeAsync(),

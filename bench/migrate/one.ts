@@ -44,7 +44,7 @@ export interface Outcome {
 
 const task = JSON.parse(process.argv[2] ?? "{}") as Task;
 const { dataDirectory, load, concurrency } = task;
-/** Of the others, as many as `auto` is for a migration. */
+/** Of the others, as many as `auto` is for a migration with both of its errands. */
 const copiesAtOnce = concurrency === "auto" ? 64 : concurrency;
 const before = process.cpuUsage();
 const begun = performance.now();

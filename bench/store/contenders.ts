@@ -108,15 +108,8 @@ async function openRawFiles({ config }: Field): Promise<Contender> {
 
 /** The SDK as its documentation uses it. */
 async function openRawS3({ config }: Field): Promise<Contender> {
-  const { S3Client, CreateBucketCommand, PutObjectCommand, GetObjectCommand } = await import("@aws-sdk/client-s3");
-  const client = new S3Client({
-    endpoint: String(config.url),
-    region: "us-east-1",
-    forcePathStyle: true,
-    requestChecksumCalculation: "WHEN_REQUIRED",
-    responseChecksumValidation: "WHEN_REQUIRED",
-    credentials: { accessKeyId: String(config.access_key), secretAccessKey: String(config.secret_key) },
-  });
+  const { CreateBucketCommand, PutObjectCommand, GetObjectCommand } = await import("@aws-sdk/client-s3");
+  const client = (await import("./bucket.ts")).clientOf(config);
   const bucket = { Bucket: String(config.bucket) };
   await client.send(new CreateBucketCommand(bucket)).catch((error: unknown) => {
     if (!(error instanceof Error && error.name === "BucketAlreadyOwnedByYou")) throw error;

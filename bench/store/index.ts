@@ -5,6 +5,7 @@ import { compiled } from "../compiled.ts";
 import { describeMachine } from "../machine.ts";
 import { megabytes, Report, ratio } from "../report.ts";
 import { median } from "../statistics.ts";
+import { removeBucket } from "./bucket.ts";
 import { type Field, temporaryDirectory } from "./contenders.ts";
 import type { Outcome, Task } from "./one.ts";
 
@@ -95,7 +96,11 @@ async function compare(
         config: fresh(driver, config, directory.path),
         dataDirectory: directory.path,
       };
-      outcomes[contender]?.push(await runOne(program, { contender, field, ...load }));
+      try {
+        outcomes[contender]?.push(await runOne(program, { contender, field, ...load }));
+      } finally {
+        if (driver === "s3") await removeBucket(field.config);
+      }
     }
   }
   const middle = (each: readonly Outcome[]): Outcome => ({
