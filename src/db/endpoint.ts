@@ -27,11 +27,11 @@ const TIMES_UNNAMED = 3;
 const POOL_WAIT_MS = 300_000;
 
 /**
- * No wait for another's lock without an end, and no end to a lock whose holder was stopped or lost in the middle of a transaction. Set
- * by a statement: poolers refuse unknown start-up parameters.
+ * No wait for another's lock without an end, and an end to a lock whose holder was stopped or lost in the middle of a transaction, before those who wait
+ * for it give up: between two statements of a transaction nobody waits for anything else. Set by a statement: poolers refuse unknown start-up parameters.
  */
 const SESSION_LIMITS = `select set_config('lock_timeout', '60s', false),
-  set_config('idle_in_transaction_session_timeout', '10min', false)`;
+  set_config('idle_in_transaction_session_timeout', '30s', false)`;
 
 const INT8 = 20;
 
