@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { sql } from "kysely";
 import { openDatabase } from "../../src/db/index.ts";
+import { peakMemory } from "../peak-memory.ts";
 import { type Contender, openContender, temporaryDirectory } from "../store/contenders.ts";
 import { stream } from "../store/content.ts";
 import { type Load, sizeOf } from "./load.ts";
@@ -61,7 +62,7 @@ const outcome: Outcome = {
   ...figures,
   cpuMs: (user + system) / 1000,
   busy: 1 - (processorsAfter.idleMs - processorsBefore.idleMs) / (processorsAfter.allMs - processorsBefore.allMs),
-  peakRssBytes: process.resourceUsage().maxRSS * 1024,
+  peakRssBytes: peakMemory(),
 };
 console.log(JSON.stringify(outcome));
 

@@ -1,4 +1,5 @@
 /** One contender on one field, in a process of its own: `node bench/store/one.ts '{…}'`. Prints a line of JSON. */
+import { peakMemory } from "../peak-memory.ts";
 import { type Field, openContender } from "./contenders.ts";
 
 export interface Task {
@@ -26,7 +27,7 @@ const getMs = await timed(async (index) => {
   if (bytes !== sizeBytes) throw new Error(`document ${index} has ${bytes} bytes instead of ${sizeBytes}`);
 });
 const { user, system } = process.cpuUsage(before);
-const peakRssBytes = process.resourceUsage().maxRSS * 1024;
+const peakRssBytes = peakMemory();
 console.log(JSON.stringify({ putMs, getMs, cpuMs: (user + system) / 1000, peakRssBytes } satisfies Outcome));
 
 async function timed(work: (index: number) => Promise<void>): Promise<number> {
