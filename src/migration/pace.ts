@@ -11,8 +11,8 @@ const autoBytesMax = 16 * 1024 * 1024;
 const eachBytesMax = 1024 * 1024;
 
 /**
- * Each has a queue of its own, or copies that are already proven wait behind all that are not begun yet, while nothing is sent: the way there and the way
- * back would be used in turns instead of together.
+ * Each has a queue of its own: in one, copies that are made would wait to be read back until all that are not begun yet are sent, and nothing would be
+ * sent while they are read. The way there and the way back would be used in turns instead of together.
  */
 export type Errand = "copying" | "verifying";
 
