@@ -126,3 +126,34 @@ test("an online migration that is refused is not complete, though nothing was pl
   expect((await failureOf(refused)).code).toBe("MIGRATION_STORE_IN_USE");
   expect((await migrations.get(id)).state).toBe("incomplete");
 });
+
+test("what others write while a process stands still before its end, having lost the store, is seen", async () => {
+  const { store, service, body, order, placeOf } = await ground();
+  const put = async () => {
+    const staged = await service.stage(ref, body, call);
+    await opened.database.transaction((tx) => service.publish(tx, [staged]), call);
+  };
+  const before = (work: (transaction: number) => Promise<void>): Database => {
+    let transactions = 0;
+    return {
+      ...opened.database,
+      async transaction(inside, under) {
+        await work(++transactions);
+        return await opened.database.transaction(inside, under);
+      },
+    };
+  };
+  const migrations = new Migrations(opened.database, store);
+  let last = 0;
+  const counting = before(async (transaction) => {
+    last = transaction;
+  });
+  await new Migrations(counting, store).run(await migrations.plan(order, "test", call), pace, call);
+  await put();
+  const id = await migrations.plan(order, "test", call);
+  const standing = before(async (transaction) => (transaction === last ? await put() : undefined));
+  expect((await new Migrations(standing, store).run(id, pace, call)).state).toBe("incomplete");
+  expect(await placeOf()).toBe("from");
+  expect((await migrations.run(id, pace, call)).state).toBe("complete");
+  expect(await placeOf()).toBe("to");
+});

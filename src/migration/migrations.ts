@@ -166,7 +166,7 @@ export class Migrations {
         : await this.#moveAnew(record, self, mover, pace, done, call);
     } finally {
       ending.stop();
-      await this.#end(self, isAllKnown).catch((error: unknown) =>
+      await this.#end(record, self, isAllKnown).catch((error: unknown) =>
         call.log.warn({ err: error }, "migration's end not recorded"),
       );
     }
@@ -326,11 +326,12 @@ export class Migrations {
   }
 
   /** Says what is true: complete only when all is known and every move has come to its end. */
-  async #end(self: MigrationLife, isAllKnown: boolean): Promise<void> {
-    const { id } = self;
+  async #end({ id, options }: MigrationRecord, self: MigrationLife, isAllKnown: boolean): Promise<void> {
     // Not under the call, which may have been aborted: what was done is told all the same.
     const state = await this.#database.transaction(async (tx) => {
       await expectLife(tx, self);
+      // Who has stood still since all was known may have lost the store without knowing it: others can have written to the source.
+      if (isAllKnown && (await planMoves(tx, id, selectionFrom(options))) > 0) await recordTotals(tx.sql, id);
       const left = leftOf(await countMoves(tx.sql, id), unfinished);
       const ended = isAllKnown && left === 0 ? "complete" : "incomplete";
       await endMigration(tx, id, ended);
