@@ -135,6 +135,13 @@ function readStatusKib(pid: number, field: string): number {
   return Number(new RegExp(`^${field}:\\s*(\\d+) kB`, "m").exec(readProc(`/proc/${pid}/status`))?.[1] ?? 0);
 }
 
+/** The most memory that this process has had. Not `maxRSS`, where Linux begins with what the process had that started this one. */
+export function peakMemory(): number {
+  const highWater = readStatusKib(process.pid, "VmHWM");
+  if (highWater === 0) throw new Error("/proc/self/status says nothing of VmHWM");
+  return highWater * 1024;
+}
+
 function readComm(pid: number): string {
   return readProc(`/proc/${pid}/comm`).trim();
 }

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { sql } from "kysely";
 import { openDatabase } from "../../src/db/index.ts";
-import { peakMemory } from "../peak-memory.ts";
+import { peakMemory } from "../measure.ts";
 import { type Contender, openContender, temporaryDirectory } from "../store/contenders.ts";
 import { stream } from "../store/content.ts";
 import { type Load, sizeOf } from "./load.ts";

@@ -1,5 +1,5 @@
 /** One contender on one field, in a process of its own: `node bench/store/one.ts '{…}'`. Prints a line of JSON. */
-import { peakMemory } from "../peak-memory.ts";
+import { peakMemory } from "../measure.ts";
 import { type Field, openContender } from "./contenders.ts";
 
 export interface Task {

@@ -27,7 +27,6 @@ import {
   planAlone,
   planMoves,
   previewSelection,
-  recordTotals,
   type SelectedGroup,
 } from "./rows.ts";
 import type { Selection } from "./selection.ts";
@@ -125,7 +124,6 @@ export class Migrations {
       const { destinationBackendId, archiveBackendId } = order.selection;
       // Of an online migration the other way: what is to receive objects must not send new ones away.
       await this.#copies.clearRedirectsFrom(tx, [destinationBackendId, archiveBackendId]);
-      await recordTotals(tx.sql, planned);
       return planned;
     }, call);
     announce("migration planned", { id });
@@ -240,9 +238,7 @@ export class Migrations {
   ): Promise<number> {
     const added = await this.#database.transaction(async (tx) => {
       await expectLife(tx, self);
-      const planned = await planMoves(tx, id, selectionFrom(options));
-      if (planned > 0) await recordTotals(tx.sql, id);
-      return planned;
+      return await planMoves(tx, id, selectionFrom(options));
     }, call);
     if (added === 0) return 0;
     done.planned(await this.get(id));
@@ -331,7 +327,7 @@ export class Migrations {
     const state = await this.#database.transaction(async (tx) => {
       await expectLife(tx, self);
       // Who has stood still since all was known may have lost the store without knowing it: others can have written to the source.
-      if (isAllKnown && (await planMoves(tx, id, selectionFrom(options))) > 0) await recordTotals(tx.sql, id);
+      if (isAllKnown) await planMoves(tx, id, selectionFrom(options));
       const left = leftOf(await countMoves(tx.sql, id), unfinished);
       const ended = isAllKnown && left === 0 ? "complete" : "incomplete";
       await endMigration(tx, id, ended);

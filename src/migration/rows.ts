@@ -103,7 +103,7 @@ export async function insertMigration(
 const uniqueViolation = "23505";
 
 /**
- * Writes down every object that a selection has just now. Returns how many are new.
+ * Writes down every object that a selection has just now, and what all of them are together. Returns how many are new.
  * @throws StowageError `MIGRATION_OVERLAPS` when another migration has one of them
  */
 export async function planMoves(tx: Transaction, id: number, selection: Selection): Promise<number> {
@@ -116,7 +116,9 @@ export async function planMoves(tx: Transaction, id: number, selection: Selectio
         locations.backend_id, ${destination}, content_digest, content_bytes, stored_bytes, 'planned'
       from ${from}
       on conflict (migration_id, source_location_id) do nothing`.execute(tx.sql);
-    return Number(result.numAffectedRows ?? 0n);
+    const planned = Number(result.numAffectedRows ?? 0n);
+    if (planned > 0) await recordTotals(tx, id);
+    return planned;
   } catch (error) {
     if (sqlStateOf(error) !== uniqueViolation) throw error;
     throw new StowageError(
@@ -209,11 +211,11 @@ export async function abandonMoves(tx: Transaction, id: number): Promise<number>
 }
 
 /** Objects and bytes as planned, from the moves. */
-export async function recordTotals(queries: Database["sql"] | Transaction["sql"], id: number): Promise<void> {
+async function recordTotals(tx: Transaction, id: number): Promise<void> {
   await sql`
     update migrations set updated_at = now(), (objects, bytes) = (
       select count(*), coalesce(sum(stored_bytes), 0) from migration_moves where migration_id = ${id})
-    where id = ${id}`.execute(queries);
+    where id = ${id}`.execute(tx.sql);
 }
 
 /** Moves of one state after a location, in the order of their sources. */
