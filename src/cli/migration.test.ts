@@ -145,8 +145,12 @@ async function run(line: string, world: World = {}) {
   const stderr = world.stderr ?? new FakeStream();
   const stdin = Object.assign(new PassThrough(), { isTTY: false });
   stdin.end(world.stdin ?? "");
+  const files = new Map([
+    ["A", join(directory, "a.yaml")],
+    ["B", join(directory, "b.yaml")],
+  ]);
   const code = await runCommandLine(
-    line.replace("A", join(directory, "a.yaml")).replace("B", join(directory, "b.yaml")).split(" "),
+    line.split(" ").map((word) => files.get(word) ?? word),
     "1.2.3",
     {
       stdin,
