@@ -37,6 +37,8 @@ test.each([
   "u:geheim@h/d",
   "postgresql:/u:geheim@h",
   "postgresql://u:ge%zzheim@h/d",
+  "postgresql://u:geheim@%db/d",
+  "postgresql://u%E2:%82%ACgeheim@h/d",
   "",
 ])("refuses %s without showing it", (text) => {
   const failure = (() => {
