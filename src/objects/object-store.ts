@@ -51,7 +51,10 @@ export interface ObjectStoreOptions {
   readonly retireGraceSeconds?: number;
   /** How long a writer may be silent before it counts as dead. Default 300. */
   readonly leaseSeconds?: number;
-  /** The longest life of a request to the backend: what a dead writer sent can arrive so late. Default 900. */
+  /**
+   * How long after a writer's right to a location ended its bytes can still arrive: the longest that a process stands still before it sends a
+   * request, and then the longest life of a request to the backend. Default 1,800: 900 each.
+   */
   readonly lateSeconds?: number;
   /** Nobody else has the store open, and nobody will for as long as it lives: no lease and no grace period is waited for. */
   readonly isAlone?: boolean;
@@ -80,7 +83,7 @@ class LocatedObjectStore implements ObjectStore, StoreMaintenance, AsyncDisposab
     this.#database = options.database;
     this.#backends = backends;
     this.#retireGraceSeconds = options.retireGraceSeconds ?? 900;
-    this.#lateSeconds = options.lateSeconds ?? 900;
+    this.#lateSeconds = options.lateSeconds ?? 1800;
     this.#isAlone = options.isAlone ?? false;
     this.#staging = new Staging(options.database, backends, options.leaseSeconds ?? 300);
     this.#versions = new Gathering(gatheredMax, (refs) => findVersions(this.#database.sql, refs));

@@ -12,7 +12,7 @@ import type { LocationState } from "../db/index.ts";
  * | `deleting` | the decision, committed before any byte goes | perhaps bytes | the reaper deletes the bytes, then removes the row |
  *
  * A location that was never proven can still receive its bytes while it is `deleting`, from a writer that was believed dead: it is deleted once
- * more after the longest life of a request, and only then its row goes.
+ * more when that is too late to happen, and only then its row goes.
  */
 export const transitions: Readonly<Record<LocationState, readonly LocationState[]>> = {
   pending: ["live", "deleting"],

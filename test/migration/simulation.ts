@@ -9,7 +9,7 @@ import { Life } from "./life.ts";
 import { type LocationRow, readModel, type Seen } from "./memory-reader.ts";
 import type { Place } from "./place.ts";
 import { type LifePlan, type Order, type Script, scriptOf } from "./script.ts";
-import { lateSeconds, type World } from "./world.ts";
+import { standstillSeconds, type World } from "./world.ts";
 
 export interface SimulationResult {
   readonly seed: number;
@@ -342,9 +342,8 @@ class Simulation {
     if (!isClean && this.#others.damaged === undefined) throw new Violation(`a scrub finds ${JSON.stringify(report)}`);
   }
 
-  /** No request lives longer than `lateSeconds`: whoever stands still before its request can't sleep longer than that. */
   #mayPass(seconds: number): boolean {
-    return this.#zombie === undefined || this.#stoodSeconds + seconds < lateSeconds;
+    return this.#zombie === undefined || this.#stoodSeconds + seconds < standstillSeconds;
   }
 
   async #pass(seconds: number): Promise<void> {

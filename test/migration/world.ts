@@ -12,8 +12,11 @@ export type Store = ObjectStore & StoreMaintenance & AsyncDisposable;
 
 const graceSeconds = 900;
 const leaseSeconds = 300;
-export const lateSeconds = 1000;
-const windows = { retireGraceSeconds: graceSeconds, leaseSeconds, lateSeconds };
+/** No process stands still for longer, and then goes on. */
+export const standstillSeconds = 1000;
+/** No request takes effect later than that after it was sent. */
+const requestSeconds = 1000;
+const windows = { retireGraceSeconds: graceSeconds, leaseSeconds, lateSeconds: standstillSeconds + requestSeconds };
 
 const call = createCall();
 
@@ -120,7 +123,7 @@ export class World implements AsyncDisposable {
 
   /** The clock jumps. What was on its way for longer than a request lives has arrived by then. */
   async jump(seconds: number): Promise<void> {
-    if (this.#agedSeconds + seconds >= lateSeconds) await this.deliverLate();
+    if (this.#agedSeconds + seconds >= requestSeconds) await this.deliverLate();
     this.#agedSeconds += seconds;
     await this.act((database) =>
       sql`update locations set state_since = state_since - make_interval(secs => ${seconds}),

@@ -59,7 +59,7 @@ export async function condemn(
 /**
  * Locations whose bytes are to go: at once, and those where something may still arrive again when that is too late to happen.
  *
- * @param lateSeconds the longest life of a request to the backend
+ * @param lateSeconds how long after its writer's right has ended a request can still take effect at the backend
  * @param repeats whether a put that was proven can take effect again, because a request was sent twice
  */
 export async function condemned(
