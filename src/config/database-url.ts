@@ -71,7 +71,9 @@ export function parseDatabaseUrl(text: string, at: UrlPlace = { key: "db-connect
     url = new URL(connectionString);
     for (const part of [url.username, url.password, url.hostname, url.pathname]) decodeURIComponent(part);
   } catch {
-    throw invalid("it is not a valid URL (special characters in user, password, host or database must be percent-encoded)");
+    throw invalid(
+      "it is not a valid URL (special characters in user, password, host or database must be percent-encoded)",
+    );
   }
   // A password with / or # in it would be taken for host and database, and shown as such.
   if (url.pathname.includes("@") || url.hash !== "") {
