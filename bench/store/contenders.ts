@@ -1,4 +1,4 @@
-import { randomUUID } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { mkdir, mkdtemp, open, readFile, rename, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -9,13 +9,18 @@ import { defaultCompression } from "../../src/config/index.ts";
 import { type Database, openDatabase } from "../../src/db/index.ts";
 import { type BackendSection, guard, openObjectStore } from "../../src/objects/index.ts";
 import { createCall } from "../../src/runtime/index.ts";
-import { stream, whole } from "./content.ts";
+import { pieces, stream, whole } from "./content.ts";
 
 /** Puts and gets documents by number. */
 export interface Contender extends AsyncDisposable {
   put(index: number, sizeBytes: number): Promise<void>;
   /** Reads all of it; returns how many bytes there were. */
   get(index: number): Promise<number>;
+}
+
+/** A client that does no more than putting and getting. Who gives `see` is shown the bytes that are read. */
+interface RawClient extends Contender {
+  get(index: number, see?: (bytes: Buffer) => void): Promise<number>;
 }
 
 /** What a driver is measured on: how stowage is told to reach it, and how anybody else would. */
@@ -35,7 +40,7 @@ export async function openContender(name: string, field: Field): Promise<Contend
   if (name === "stowage") return await openStowage(field);
   const open = { db: openRawDatabase, localfs: openRawFiles, s3: openRawS3, swift: openRawSwift }[field.driver];
   if (open === undefined) throw new Error(`nothing to compare with ${field.driver}`);
-  return await open(field);
+  return name === "raw" ? await open(field) : await openCareful(field, open);
 }
 
 /** The whole store: intent, both digests, proof, publication. */
@@ -60,8 +65,74 @@ async function openStowage(field: Field): Promise<Contender> {
   };
 }
 
+/**
+ * The raw client with the least that any store must do whose garbage is always found, whose overwrites are whole, and whose bytes are checked: a row
+ * before the bytes (not where they come with it), the digests of content and of stored bytes, a row that makes them visible; and back, the row and both digests.
+ */
+async function openCareful(field: Field, openRaw: (field: Field) => Promise<RawClient>): Promise<Contender> {
+  const { driver, dataDirectory } = field;
+  const database = await openDatabase({ kind: "embedded", dataDirectory }, {}, call);
+  const raw = await openRaw(field);
+  const run = async (statement: ReturnType<typeof sql<Digests>>) => (await statement.execute(database.sql)).rows;
+  await run(sql`create table if not exists careful_documents (
+    id integer primary key, is_visible boolean not null, content text, stored text)`);
+  return {
+    async put(index, sizeBytes) {
+      const digester = new Digester();
+      if (driver === "db") {
+        const bytes = whole(index, sizeBytes);
+        digester.update(bytes);
+        const { content, stored } = digester.digests();
+        await run(sql`with bytes as (insert into raw_documents values (${index}, ${bytes}))
+          insert into careful_documents values (${index}, true, ${content}, ${stored})`);
+        return;
+      }
+      await run(sql`insert into careful_documents values (${index}, false)`);
+      for (const piece of pieces(index, sizeBytes)) digester.update(piece);
+      const { content, stored } = digester.digests();
+      await raw.put(index, sizeBytes);
+      await run(sql`update careful_documents
+        set is_visible = true, content = ${content}, stored = ${stored} where id = ${index}`);
+    },
+    async get(index) {
+      const [row] = await run(
+        sql<Digests>`select content, stored from careful_documents where id = ${index} and is_visible`,
+      );
+      const digester = new Digester();
+      const bytes = await raw.get(index, (piece) => digester.update(piece));
+      const { content, stored } = digester.digests();
+      if (row?.content !== content || row.stored !== stored) throw new Error(`document ${index} has wrong digests`);
+      return bytes;
+    },
+    async [Symbol.asyncDispose]() {
+      await raw[Symbol.asyncDispose]();
+      await database[Symbol.asyncDispose]();
+    },
+  };
+}
+
+interface Digests {
+  readonly content: string;
+  readonly stored: string;
+}
+
+/** Of the content, and of what is stored: a header and the content. */
+class Digester {
+  readonly #content = createHash("sha256");
+  readonly #stored = createHash("sha256").update(Buffer.alloc(200));
+
+  update(bytes: Buffer): void {
+    this.#content.update(bytes);
+    this.#stored.update(bytes);
+  }
+
+  digests(): Digests {
+    return { content: this.#content.digest("hex"), stored: this.#stored.digest("hex") };
+  }
+}
+
 /** One row for each document, its bytes as they are. */
-async function openRawDatabase({ dataDirectory }: Field): Promise<Contender> {
+async function openRawDatabase({ dataDirectory }: Field): Promise<RawClient> {
   const database = await openDatabase({ kind: "embedded", dataDirectory }, {}, call);
   const run = (statement: ReturnType<typeof sql>): ReturnType<typeof statement.execute> =>
     statement.execute(database.sql);
@@ -71,20 +142,22 @@ async function openRawDatabase({ dataDirectory }: Field): Promise<Contender> {
     async put(index, sizeBytes) {
       await run(sql`insert into raw_documents values (${index}, ${whole(index, sizeBytes)})`);
     },
-    get: async (index) => await rawBytes(database, index),
+    get: async (index, see) => await rawBytes(database, index, see),
     [Symbol.asyncDispose]: () => database[Symbol.asyncDispose](),
   };
 }
 
-async function rawBytes(database: Database, index: number): Promise<number> {
+async function rawBytes(database: Database, index: number, see?: (bytes: Buffer) => void): Promise<number> {
   const { rows } = await sql<{ bytes: Buffer }>`select bytes from raw_documents where id = ${index}`.execute(
     database.sql,
   );
-  return rows[0]?.bytes.length ?? 0;
+  const bytes = rows[0]?.bytes ?? Buffer.alloc(0);
+  see?.(bytes);
+  return bytes.length;
 }
 
 /** Files as any program writes them that must not lose one: under a temporary name, fsync, rename, fsync of the directory. */
-async function openRawFiles({ config }: Field): Promise<Contender> {
+async function openRawFiles({ config }: Field): Promise<RawClient> {
   const path = join(String(config.archive_data_dir), "raw");
   await mkdir(path, { recursive: true });
   const directory = await open(path);
@@ -101,13 +174,17 @@ async function openRawFiles({ config }: Field): Promise<Contender> {
       await rename(temporary, join(path, String(index)));
       await directory.sync();
     },
-    get: async (index) => (await readFile(join(path, String(index)))).length,
+    async get(index, see) {
+      const bytes = await readFile(join(path, String(index)));
+      see?.(bytes);
+      return bytes.length;
+    },
     [Symbol.asyncDispose]: () => directory.close(),
   };
 }
 
 /** The SDK as its documentation uses it. */
-async function openRawS3({ config }: Field): Promise<Contender> {
+async function openRawS3({ config }: Field): Promise<RawClient> {
   const { CreateBucketCommand, PutObjectCommand, GetObjectCommand } = await import("@aws-sdk/client-s3");
   const client = (await import("./bucket.ts")).clientOf(config);
   const bucket = { Bucket: String(config.bucket) };
@@ -119,9 +196,9 @@ async function openRawS3({ config }: Field): Promise<Contender> {
     async put(index, sizeBytes) {
       await client.send(new PutObjectCommand({ ...name(index), Body: whole(index, sizeBytes) }));
     },
-    async get(index) {
+    async get(index, see) {
       const { Body } = await client.send(new GetObjectCommand(name(index)));
-      return await drained(Body as Readable);
+      return await drained(Body as Readable, see);
     },
     async [Symbol.asyncDispose]() {
       client.destroy();
@@ -130,7 +207,7 @@ async function openRawS3({ config }: Field): Promise<Contender> {
 }
 
 /** Plain HTTP requests with a token. */
-async function openRawSwift({ config }: Field): Promise<Contender> {
+async function openRawSwift({ config }: Field): Promise<RawClient> {
   const headers = { "x-auth-user": String(config.user), "x-auth-key": String(config.key) };
   const answer = await fetch(String(config.auth), { headers });
   const token = { "x-auth-token": answer.headers.get("x-auth-token") ?? "" };
@@ -143,17 +220,20 @@ async function openRawSwift({ config }: Field): Promise<Contender> {
       await rest.dump();
       if (statusCode !== 201) throw new Error(`Swift answered ${statusCode}`);
     },
-    async get(index) {
+    async get(index, see) {
       const { body } = await request(`${base}/raw-${index}`, { headers: token });
-      return await drained(body);
+      return await drained(body, see);
     },
     async [Symbol.asyncDispose]() {},
   };
 }
 
-async function drained(body: Readable): Promise<number> {
+async function drained(body: Readable, see?: (bytes: Buffer) => void): Promise<number> {
   let bytes = 0;
-  for await (const chunk of body) bytes += (chunk as Buffer).length;
+  for await (const chunk of body) {
+    bytes += (chunk as Buffer).length;
+    see?.(chunk as Buffer);
+  }
   return bytes;
 }
 

@@ -8,7 +8,7 @@ const noise = createCipheriv("aes-128-ctr", Buffer.alloc(16), Buffer.alloc(16)).
 );
 
 /** The pieces of document `index`: bytes that no compression makes smaller, others in each document, and cheap to make. */
-function* pieces(index: number, sizeBytes: number): Generator<Buffer> {
+export function* pieces(index: number, sizeBytes: number): Generator<Buffer> {
   for (let at = 0; at < sizeBytes; at += pieceBytes) {
     const start = (at * 7 + index * 101) % noiseBytes;
     yield noise.subarray(start, start + Math.min(pieceBytes, sizeBytes - at));

@@ -13,12 +13,14 @@ const loads = [
   { name: "2,000 × 100 kB", documents: 2000, sizeBytes: 100_000 },
   { name: "20 × 50 MB", documents: 20, sizeBytes: 50_000_000 },
 ] as const;
+const contenders = ["stowage", "raw", "careful"] as const;
 const goalRatio = 0.85;
 const goalRssBytes = 200e6;
 
 /**
  * `npm run bench -- store`: documents through the whole store (intent, two digests, proof, publication) and back, against the raw client doing no more
- * than putting and getting the same bytes on the same server, in turns.
+ * than putting and getting the same bytes on the same server, in turns; and against a careful one, which shows what of that is left to any store that keeps
+ * the same promises.
  */
 export async function benchStore(parameters: readonly string[]): Promise<void> {
   const { values } = parseArgs({
@@ -41,13 +43,20 @@ export async function benchStore(parameters: readonly string[]): Promise<void> {
     for (const { place, config } of configs) {
       report.subheading(`${driver}: ${place}`);
       const rows = [
-        ["load", "at once", "put", "raw put", "ratio", "get", "raw get", "ratio", "CPU", "raw CPU", "peak RSS", "raw"],
+        [
+          ...["load", "at once", "put", "raw", "careful", "of raw", "of careful"],
+          ...["get", "raw", "careful", "of raw", "of careful", "CPU", "raw", "peak RSS", "raw"],
+        ],
       ];
       for (const { name, documents, sizeBytes } of loads) {
         for (const concurrency of values.concurrency.split(",").map(Number)) {
           const scaled = Math.max(concurrency === 1 ? 4 : concurrency, Math.round(documents * Number(values.scale)));
           const load = { documents: Math.min(documents, scaled), sizeBytes, concurrency };
-          const [ours, raw] = await compare(program, driver, place, config, load, Number(values.runs));
+          const {
+            stowage: ours,
+            raw,
+            careful,
+          } = await compare(program, driver, place, config, load, Number(values.runs));
           const bytes = load.documents * sizeBytes;
           const put = raw.putMs / ours.putMs;
           const get = raw.getMs / ours.getMs;
@@ -56,10 +65,14 @@ export async function benchStore(parameters: readonly string[]): Promise<void> {
             String(concurrency),
             rate(bytes, ours.putMs),
             rate(bytes, raw.putMs),
+            rate(bytes, careful.putMs),
             ratio(put),
+            ratio(careful.putMs / ours.putMs),
             rate(bytes, ours.getMs),
             rate(bytes, raw.getMs),
+            rate(bytes, careful.getMs),
             ratio(get),
+            ratio(careful.getMs / ours.getMs),
             `${(ours.cpuMs / 1000).toFixed(1)} s`,
             `${(raw.cpuMs / 1000).toFixed(1)} s`,
             megabytes(ours.peakRssBytes),
@@ -77,7 +90,7 @@ export async function benchStore(parameters: readonly string[]): Promise<void> {
   report.goals();
 }
 
-/** Medians of both, which take turns at going first, each in a fresh process and a fresh place. */
+/** Medians of all, which take turns at going first, each in a fresh process and a fresh place. */
 async function compare(
   program: readonly string[],
   driver: string,
@@ -85,10 +98,10 @@ async function compare(
   config: Readonly<Record<string, unknown>>,
   load: Omit<Task, "contender" | "field">,
   runs: number,
-): Promise<readonly [Outcome, Outcome]> {
-  const outcomes: Readonly<Record<string, Outcome[]>> = { stowage: [], raw: [] };
+): Promise<Readonly<Record<(typeof contenders)[number], Outcome>>> {
+  const outcomes = { stowage: [] as Outcome[], raw: [] as Outcome[], careful: [] as Outcome[] };
   for (let run = 0; run < runs; run++) {
-    for (const contender of run % 2 === 0 ? ["stowage", "raw"] : ["raw", "stowage"]) {
+    for (const contender of run % 2 === 0 ? contenders : contenders.toReversed()) {
       await using directory = await temporaryDirectory();
       const field: Field = {
         driver,
@@ -97,7 +110,7 @@ async function compare(
         dataDirectory: directory.path,
       };
       try {
-        outcomes[contender]?.push(await runOne(program, { contender, field, ...load }));
+        outcomes[contender].push(await runOne(program, { contender, field, ...load }));
       } finally {
         if (driver === "s3") await removeBucket(field.config);
       }
@@ -109,7 +122,7 @@ async function compare(
     cpuMs: median(each.map(({ cpuMs }) => cpuMs)),
     peakRssBytes: median(each.map(({ peakRssBytes }) => peakRssBytes)),
   });
-  return [middle(outcomes.stowage ?? []), middle(outcomes.raw ?? [])];
+  return { stowage: middle(outcomes.stowage), raw: middle(outcomes.raw), careful: middle(outcomes.careful) };
 }
 
 async function runOne([file = "", ...parameters]: readonly string[], task: Task): Promise<Outcome> {
