@@ -23,7 +23,7 @@ import {
 import type { JsonValue } from "../layer/index.ts";
 import type { ObjectRef, ObjectStore, StagedObject } from "../objects/index.ts";
 import { formatPlatform, type ImageSource, type Platform, type ResolvedImage } from "../oci/index.ts";
-import { announce, type Call, type Progress } from "../runtime/index.ts";
+import { announce, type Call, type Progress, plural } from "../runtime/index.ts";
 import { isDamage, readThrough } from "./damage.ts";
 import { LayerPool } from "./layer-pool.ts";
 import { type KeyedLayer, Layers, type ProcessedLayer } from "./layers.ts";
@@ -173,9 +173,7 @@ export class Analyzer implements AsyncDisposable {
       key === undefined ? undefined : (processed[position]?.document ?? storedLayer(this.#store, key, call)),
     );
     const document = await reconcileImage(identity, documents, catalogers, this.#limits);
-    task.end(
-      `${document.facts.files.toLocaleString("en-US")} files, ${document.packages.length.toLocaleString("en-US")} packages`,
-    );
+    task.end(`${plural(document.facts.files, "file")}, ${plural(document.packages.length, "package")}`);
     return document;
   }
 

@@ -4,7 +4,15 @@ import { layerRef, markLayerFound } from "../images/index.ts";
 import { type LayerDocument, readSpill, streamSpill } from "../layer/index.ts";
 import type { ObjectStore } from "../objects/index.ts";
 import type { ImageLayer, LayerSource } from "../oci/index.ts";
-import { announce, type Call, eachAtOnce, type Progress, type ProgressTask, throwIfAborted } from "../runtime/index.ts";
+import {
+  announce,
+  type Call,
+  eachAtOnce,
+  type Progress,
+  type ProgressTask,
+  plural,
+  throwIfAborted,
+} from "../runtime/index.ts";
 import type { AnalyzedLayer, LayerPool } from "./layer-pool.ts";
 import { forgetIfDamaged, lockLayer } from "./lost-documents.ts";
 import type { LayerReport } from "./report.ts";
@@ -159,7 +167,7 @@ export class Layers {
     onRead();
     const { analyzed, bytesStored } = await this.#read(layer, key, source, account, onBytes, guarded);
     const entries = analyzed.facts.tarEntries;
-    task.end(`${entries.toLocaleString("en-US")} entries`);
+    task.end(plural(entries, "entry", "entries"));
     const durationMs = Math.round(performance.now() - begun);
     const report = { ...unreadReport(layer, "analyzed"), entries, bytesRead, durationMs };
     return { report, bytesStored, analyzed };

@@ -2,7 +2,7 @@ import type { Database } from "../db/index.ts";
 import { StowageError } from "../errors/index.ts";
 import { type ImageRecord, listDamaged } from "../images/index.ts";
 import type { ObjectStore, StoreMaintenance, UsageReport } from "../objects/index.ts";
-import { type Call, systemClock } from "../runtime/index.ts";
+import { type Call, plural, systemClock } from "../runtime/index.ts";
 import type {
   BackendFailure,
   CollectionReport,
@@ -81,7 +81,7 @@ export class StoreKeeper implements ObjectStorage {
       if (!pass.isMoreLeft || isStuck) break;
     }
     const blobs = [...reclaimed.values()].reduce((sum, each) => sum + each.blobs, 0);
-    task.end(`${blobs.toLocaleString("en-US")} documents deleted`);
+    task.end(`${plural(blobs, "document")} deleted`);
     return {
       layersRetired,
       reclaimed: [...reclaimed.values()],

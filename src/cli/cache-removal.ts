@@ -1,6 +1,7 @@
 import type { CacheRemoval } from "../layercache/index.ts";
+import { plural } from "../runtime/index.ts";
 import type { Context } from "./context.ts";
-import { formatBytes, plural } from "./format.ts";
+import { formatBytes } from "./format.ts";
 
 export const nothingRemoved: CacheRemoval = { entries: 0, bytes: 0, entriesInUse: 0 };
 

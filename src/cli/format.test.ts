@@ -1,13 +1,5 @@
 import { describe, expect, it } from "vitest";
-import {
-  formatBytes,
-  formatCount,
-  formatDuration,
-  formatPackageCounts,
-  formatTime,
-  plural,
-  shortDigest,
-} from "./format.ts";
+import { formatBytes, formatDuration, formatPackageCounts, formatTime, shortDigest } from "./format.ts";
 
 describe("formatBytes", () => {
   it.each([
@@ -42,11 +34,6 @@ describe("formatDuration", () => {
   ])("%d ms is %s", (ms, text) => {
     expect(formatDuration(ms)).toBe(text);
   });
-});
-
-it("groups counts", () => {
-  expect([0, 999, 1000, 12_345, 1_234_567].map(formatCount)).toEqual(["0", "999", "1,000", "12,345", "1,234,567"]);
-  expect([plural(1, "note"), plural(2000, "note")]).toEqual(["1 note", "2,000 notes"]);
 });
 
 it("shortens digests whatever their algorithm", () => {

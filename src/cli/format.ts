@@ -1,4 +1,5 @@
 /** Numbers, sizes and times for people. Documents for programs have plain numbers and ISO 8601 instead. */
+import { formatCount } from "../runtime/index.ts";
 
 /** Bytes in decimal units, three significant digits: `0 B`, `999 B`, `1.23 kB`, `478 MB`. */
 export function formatBytes(bytes: number): string {
@@ -22,16 +23,6 @@ export function formatDuration(ms: number): string {
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${String(seconds % 60).padStart(2, "0")} s`;
   const minutes = Math.round(seconds / 60);
   return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
-}
-
-/** A count with a thin grouping that no locale misreads: `12,345`. */
-export function formatCount(count: number): string {
-  return String(count).replace(/\B(?=(\d{3})+$)/g, ",");
-}
-
-/** Count and noun, with an `s` unless it is one. */
-export function plural(count: number, noun: string): string {
-  return `${formatCount(count)} ${noun}${count === 1 ? "" : "s"}`;
 }
 
 /** Moment in UTC to the second: `2026-11-24 21:10:27Z`. */

@@ -1,7 +1,8 @@
 import type { MigrationSurvey, MigrationWork, Migrator } from "../app/index.ts";
 import type { StowageError } from "../errors/index.ts";
+import { plural } from "../runtime/index.ts";
 import type { Context } from "./context.ts";
-import { formatBytes, formatDuration, plural } from "./format.ts";
+import { formatBytes, formatDuration } from "./format.ts";
 import type { MigrationEvents } from "./migration-events.ts";
 import { printable } from "./printable.ts";
 

@@ -4,9 +4,9 @@ import type { MigrationWork, Migrator, RecordedMigration } from "../app/index.ts
 import { type Configuration, readStorageText } from "../config/index.ts";
 import { messageOf, StowageError } from "../errors/index.ts";
 import type { FailedMove, MigrationSnapshot } from "../migration/index.ts";
-import { systemClock, throwIfAborted } from "../runtime/index.ts";
+import { formatCount, plural, systemClock, throwIfAborted } from "../runtime/index.ts";
 import type { Context } from "./context.ts";
-import { formatCount, formatDuration, plural } from "./format.ts";
+import { formatDuration } from "./format.ts";
 import type { MigrationEvents } from "./migration-events.ts";
 import type { ResumeFlags } from "./migration-program.ts";
 import { type MigrationSummary, summaryOf, writeSummary } from "./migration-summary.ts";

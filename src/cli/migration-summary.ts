@@ -1,6 +1,7 @@
 import type { RecordedMigration } from "../app/index.ts";
+import { formatCount } from "../runtime/index.ts";
 import type { Context } from "./context.ts";
-import { formatBytes, formatCount, formatTime } from "./format.ts";
+import { formatBytes, formatTime } from "./format.ts";
 import { printable } from "./printable.ts";
 import { writeFields } from "./table.ts";
 

@@ -1,6 +1,14 @@
 import { isAbsolute } from "node:path";
 import { type LayerSource, parseDigest } from "../oci/index.ts";
-import { type Call, createCall, type Progress, systemClock, throwIfAborted, unlessAborted } from "../runtime/index.ts";
+import {
+  type Call,
+  createCall,
+  formatCount,
+  type Progress,
+  systemClock,
+  throwIfAborted,
+  unlessAborted,
+} from "../runtime/index.ts";
 import { realCacheFiles } from "./cache-files.ts";
 import type { ListedEntry } from "./cache-index.ts";
 import { CacheSession, type SessionOptions } from "./cache-session.ts";
@@ -138,7 +146,7 @@ class BoundedLayerCache implements LayerCache {
         after = page.at(-1);
         if (after === undefined) break;
       }
-      task.end(`${entries.toLocaleString("en-US")} checked, ${damaged.length.toLocaleString("en-US")} damaged`);
+      task.end(`${formatCount(entries)} checked, ${formatCount(damaged.length)} damaged`);
       return { entries, bytes, damaged, foreign };
     }, call);
   }

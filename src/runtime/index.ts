@@ -1,5 +1,6 @@
 /** Runtime: what every room's I/O carries (call, clock, log), progress, announced steps. */
 export { type Call, createCall, createLogger, follow, type Logger, throwIfAborted, unlessAborted } from "./call.ts";
+export { formatCount, plural } from "./counts.ts";
 export { makeDirectories } from "./directories.ts";
 export { eachAtOnce } from "./each-at-once.ts";
 export { collectEarly, freeAtOnce } from "./free-memory.ts";

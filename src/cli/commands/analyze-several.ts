@@ -1,8 +1,9 @@
 import type { AnalysisReport } from "../../analysis/index.ts";
 import type { AnalysisOutcome, SourceSelection } from "../../app/index.ts";
 import { type CodeEntry, type SerializedError, StowageError } from "../../errors/index.ts";
+import { formatCount, plural } from "../../runtime/index.ts";
 import type { Context } from "../context.ts";
-import { formatBytes, formatCount, formatDuration, formatPackageCounts, plural, shortDigest } from "../format.ts";
+import { formatBytes, formatDuration, formatPackageCounts, shortDigest } from "../format.ts";
 import { writeJson } from "../json.ts";
 import { printable } from "../printable.ts";
 import type { AnalyzeFlags } from "../program.ts";

@@ -1,7 +1,8 @@
 import type { AnalysisReport } from "../../analysis/index.ts";
 import { StowageError } from "../../errors/index.ts";
+import { formatCount, plural } from "../../runtime/index.ts";
 import type { Context } from "../context.ts";
-import { formatBytes, formatCount, formatDuration, formatPackageCounts, plural } from "../format.ts";
+import { formatBytes, formatDuration, formatPackageCounts } from "../format.ts";
 import { writeJson } from "../json.ts";
 import { printable } from "../printable.ts";
 import type { AnalyzeFlags } from "../program.ts";

@@ -1,7 +1,8 @@
 import type { CacheEntry } from "../../layercache/index.ts";
+import { formatCount } from "../../runtime/index.ts";
 import { writeNoCache } from "../cache-absence.ts";
 import type { Context } from "../context.ts";
-import { formatBytes, formatCount, formatTime } from "../format.ts";
+import { formatBytes, formatTime } from "../format.ts";
 import { writeJson } from "../json.ts";
 import { writeTable } from "../table.ts";
 

@@ -1,7 +1,8 @@
 import type { CacheStats } from "../../layercache/index.ts";
+import { formatCount, plural } from "../../runtime/index.ts";
 import { writeNoCache } from "../cache-absence.ts";
 import type { Context } from "../context.ts";
-import { formatBytes, formatCount, formatTime, plural } from "../format.ts";
+import { formatBytes, formatTime } from "../format.ts";
 import { writeJson } from "../json.ts";
 import { printable } from "../printable.ts";
 import { writeFields } from "../table.ts";

@@ -1,8 +1,9 @@
 import { StowageError } from "../../errors/index.ts";
 import type { CacheVerification } from "../../layercache/index.ts";
+import { formatCount, plural } from "../../runtime/index.ts";
 import { writeNoCache } from "../cache-absence.ts";
 import type { Context } from "../context.ts";
-import { formatBytes, formatCount, plural } from "../format.ts";
+import { formatBytes } from "../format.ts";
 import { writeJson } from "../json.ts";
 import { printable } from "../printable.ts";
 

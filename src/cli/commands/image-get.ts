@@ -1,6 +1,7 @@
 import type { ImageDetails } from "../../app/index.ts";
+import { formatCount, plural } from "../../runtime/index.ts";
 import type { Context } from "../context.ts";
-import { formatBytes, formatCount, formatPackageCounts, formatTime, plural, shortDigest } from "../format.ts";
+import { formatBytes, formatPackageCounts, formatTime, shortDigest } from "../format.ts";
 import { writeJson } from "../json.ts";
 import { printable } from "../printable.ts";
 import { writeFields, writeTable } from "../table.ts";

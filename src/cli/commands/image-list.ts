@@ -1,6 +1,7 @@
 import type { ImageSummary } from "../../app/index.ts";
+import { formatCount } from "../../runtime/index.ts";
 import type { Context } from "../context.ts";
-import { formatBytes, formatCount, formatPackageCounts, formatTime, shortDigest } from "../format.ts";
+import { formatBytes, formatPackageCounts, formatTime, shortDigest } from "../format.ts";
 import { writeJson } from "../json.ts";
 import { printable } from "../printable.ts";
 import { writeTable } from "../table.ts";

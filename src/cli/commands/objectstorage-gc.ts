@@ -1,7 +1,8 @@
 import type { CollectionReport, GarbageAtBackend, GarbagePreview } from "../../app/index.ts";
 import { type SerializedError, StowageError } from "../../errors/index.ts";
+import { formatCount, plural } from "../../runtime/index.ts";
 import type { Context } from "../context.ts";
-import { formatBytes, formatCount, formatDuration, plural } from "../format.ts";
+import { formatBytes, formatDuration } from "../format.ts";
 import { writeJson } from "../json.ts";
 import type { GcFlags } from "../objectstorage-program.ts";
 import { printable } from "../printable.ts";

@@ -1,6 +1,6 @@
-import { systemClock } from "../../runtime/index.ts";
+import { formatCount, systemClock } from "../../runtime/index.ts";
 import type { Context } from "../context.ts";
-import { formatBytes, formatCount, formatTime } from "../format.ts";
+import { formatBytes, formatTime } from "../format.ts";
 import { writeJson } from "../json.ts";
 import { formatRate, type MigrationSummary, summaryOf } from "../migration-summary.ts";
 import { printable } from "../printable.ts";

@@ -1,8 +1,9 @@
 import type { MigrationRequest, MigrationSurvey, Migrator, RecordedMigration } from "../../app/index.ts";
 import { StowageError } from "../../errors/index.ts";
+import { formatCount, plural } from "../../runtime/index.ts";
 import { confirm } from "../confirm.ts";
 import type { Context } from "../context.ts";
-import { formatBytes, formatCount, formatTime, plural } from "../format.ts";
+import { formatBytes, formatTime } from "../format.ts";
 import { MigrationEvents } from "../migration-events.ts";
 import type { MigrateFlags } from "../migration-program.ts";
 import { rehearse } from "../migration-rehearsal.ts";

@@ -1,6 +1,5 @@
-import { systemClock } from "../../runtime/index.ts";
+import { plural, systemClock } from "../../runtime/index.ts";
 import type { Context } from "../context.ts";
-import { plural } from "../format.ts";
 import { writeJson } from "../json.ts";
 import { parseMigrationId } from "../migration-id.ts";
 import { type MigrationSummary, summaryOf } from "../migration-summary.ts";

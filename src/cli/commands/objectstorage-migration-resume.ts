@@ -1,7 +1,8 @@
 import { StowageError } from "../../errors/index.ts";
+import { formatCount, plural } from "../../runtime/index.ts";
 import { confirm } from "../confirm.ts";
 import type { Context } from "../context.ts";
-import { formatCount, formatTime, plural } from "../format.ts";
+import { formatTime } from "../format.ts";
 import { MigrationEvents } from "../migration-events.ts";
 import { parseMigrationId } from "../migration-id.ts";
 import type { ResumeFlags } from "../migration-program.ts";

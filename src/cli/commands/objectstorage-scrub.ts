@@ -1,9 +1,9 @@
 import type { ScrubSummary } from "../../app/index.ts";
 import { type SerializedError, StowageError } from "../../errors/index.ts";
 import type { ScrubPlan } from "../../objects/index.ts";
-import { type Progress, throwIfAborted } from "../../runtime/index.ts";
+import { formatCount, type Progress, plural, throwIfAborted } from "../../runtime/index.ts";
 import type { Context } from "../context.ts";
-import { formatBytes, formatCount, formatTime, plural } from "../format.ts";
+import { formatBytes, formatTime } from "../format.ts";
 import { writeJson } from "../json.ts";
 import type { ScrubFlags } from "../objectstorage-program.ts";
 import { printable } from "../printable.ts";

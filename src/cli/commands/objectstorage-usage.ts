@@ -1,7 +1,8 @@
 import { type SerializedError, StowageError } from "../../errors/index.ts";
 import type { BackendHolding, DatabaseSize, KeptGroup, UsageReport } from "../../objects/index.ts";
+import { formatCount, plural } from "../../runtime/index.ts";
 import type { Context } from "../context.ts";
-import { formatBytes, formatCount, plural } from "../format.ts";
+import { formatBytes } from "../format.ts";
 import { writeJson } from "../json.ts";
 import type { UsageFlags } from "../objectstorage-program.ts";
 import { printable } from "../printable.ts";

@@ -1,7 +1,8 @@
 import type { AnalysisReport } from "../../analysis/index.ts";
 import type { AnalysisOutcome } from "../../app/index.ts";
 import type { StowageError } from "../../errors/index.ts";
-import { formatCount, formatDuration, formatPackageCounts, plural } from "../format.ts";
+import { formatCount, plural } from "../../runtime/index.ts";
+import { formatDuration, formatPackageCounts } from "../format.ts";
 
 /** What became of one of several sources, in a line. */
 export function describeOutcome(outcome: AnalysisOutcome): string {

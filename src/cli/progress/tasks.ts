@@ -1,6 +1,6 @@
 import type { AnalysisOutcome, SeveralProgress } from "../../app/index.ts";
 import type { Progress, ProgressTask } from "../../runtime/index.ts";
-import { formatCount, plural } from "../format.ts";
+import { formatCount, plural } from "../../runtime/index.ts";
 
 /** Time as progress displays see it: monotonic milliseconds, and something that happens again and again. */
 export interface Ticker {
