@@ -115,21 +115,31 @@ function release(piece: Buffer): void {
   if ((isOutput || isWhole) && buffer instanceof ArrayBuffer) buffer.transfer(0);
 }
 
+/** One chunk waits in the decoder while it works on another: its thread then goes on at once, whatever this one is busy with. */
 async function feed(input: AsyncIterable<Buffer>, decoder: Transform): Promise<void> {
+  let before: Promise<void> = Promise.resolve();
   for await (const chunk of input) {
     if (decoder.destroyed) return;
-    await new Promise<void>((resolve, reject) => {
-      const stop = () => reject(new Error("the decoder was stopped"));
-      decoder.once("close", stop);
-      decoder.write(chunk, (error) => {
-        decoder.off("close", stop);
-        if (error) reject(error);
-        else resolve();
-      });
-    });
-    release(chunk);
+    const written = write(chunk, decoder);
+    written.catch(() => {}); // it is awaited after the next chunk
+    await before;
+    before = written;
   }
+  await before;
   decoder.end();
+}
+
+async function write(chunk: Buffer, decoder: Transform): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    const stop = () => reject(new Error("the decoder was stopped"));
+    decoder.once("close", stop);
+    decoder.write(chunk, (error) => {
+      decoder.off("close", stop);
+      if (error) reject(error);
+      else resolve();
+    });
+  });
+  release(chunk);
 }
 
 async function* translateErrors(output: AsyncIterable<Buffer>, layer: string): AsyncGenerator<Buffer> {
