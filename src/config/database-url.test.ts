@@ -1,3 +1,4 @@
+import { Client } from "pg";
 import { expect, test } from "vitest";
 import { parseDatabaseUrl, shownDatabaseUrl } from "./database-url.ts";
 import { maskSecrets, Secret } from "./secret.ts";
@@ -13,6 +14,18 @@ test.each([
   const parsed = parseDatabaseUrl(text);
   expect(parsed.description).toBe(description);
   expect(parsed.connectionString).toBe(text.replace(/^[^:]+:/, "postgresql:").replace("?sslmode=require", ""));
+});
+
+test.each([
+  ["postgresql://u:p%2Fx@h:1/my db", ["u", "p/x", "h", 1, "my db"]],
+  ["postgresql://u:p%2Fx@h/d?application_name=a b", ["u", "p/x", "h", 5432, "d"]],
+  ["postgresql://u:p%2Fx@h/d?application_name=100%&sslmode=require", ["u", "p/x", "h", 5432, "d"]],
+  ["postgresql://u:%25%2b@h/a+b", ["u", "%+", "h", 5432, "a+b"]],
+  ["postgresql+pg8000://u%40x:p%3A@h/a%2Bb%3b%2F%26", ["u@x", "p:", "h", 5432, "a+b;/&"]],
+  ["postgresql://u:p%C3%A9@h/%C3%A9t%C3%A9", ["u", "pé", "h", 5432, "été"]],
+])("the driver understands %s as it is meant", (text, meant) => {
+  const { user, password, host, port, database } = new Client(parseDatabaseUrl(text).connectionString);
+  expect([user, password, host, port, database]).toEqual(meant);
 });
 
 test("options of the connection are taken out of the URL", () => {

@@ -84,13 +84,17 @@ export function parseDatabaseUrl(text: string, at: UrlPlace = { key: "db-connect
   const description = `postgresql://${user}${url.host || host}${url.pathname}`;
   // Any option may be a password.
   const isOpen = url.password === "" && url.search === "";
+  const { search } = url;
   const { options, isChanged } = takeOptions(url.searchParams, invalid);
+  // The driver leaves these characters of a database's name encoded, and where anything is not encoded it encodes all once more.
+  url.pathname = url.pathname.replace(/%(?:2[46BCF]|3[ABD]|40)/gi, decodeURIComponent);
+  if (!isChanged && !/%(?![\da-f]{2})/i.test(search)) url.search = search;
   return {
-    connectionString: isChanged ? url.href : connectionString,
+    connectionString: url.href,
     description,
     isSocket: host.startsWith("/"),
     options,
-    secrets: isOpen ? [] : [text, connectionString],
+    secrets: isOpen ? [] : [text, connectionString, url.href],
   };
 }
 

@@ -4,7 +4,7 @@ import { drivers } from "../app/drivers.ts";
 import { StowageError } from "../errors/index.ts";
 import type { Configuration } from "./configuration.ts";
 import { parseConfiguration } from "./parse.ts";
-import { maskSecrets } from "./secret.ts";
+import { maskSecrets, Secret } from "./secret.ts";
 
 const seed = Number(process.env.STOWAGE_TEST_SEED ?? Math.trunc(Math.random() * 2 ** 31));
 const runs = Number(process.env.STOWAGE_TEST_RUNS ?? 150);
@@ -149,6 +149,7 @@ const tokens = [
   "<<: ",
   reference("A"),
   "\u0000",
+  "\\ud800",
   "\ue000",
   "é",
 ];
@@ -280,4 +281,22 @@ test.each([
     said = String((error as StowageError).details.reason);
   }
   expect(said).toMatch(reason);
+});
+
+test.each([
+  String.raw`credentials: {database: {user: u, password: "p9\udc00abcdef", host: h, port: 5432, name: d}}`,
+  String.raw`credentials: {database: {db_connect: "postgresql://u:p9\ud800abcdef@h/d"}}`,
+  String.raw`services: {catalog: {object_store: {storage_driver: {name: s3, config: {bucket: bbb, access_key: x, secret_key: "p9\ud800abcdef"}}}}}`,
+  String.raw`services: {"\udc00": 1}`,
+])("half of a character is refused: %s", (text) => {
+  const { parsed, seen } = outcome(text);
+  expect(parsed).toBeUndefined();
+  expect(seen).toContain("half of a character");
+  expect(seen).not.toContain("abcdef");
+});
+
+test("a secret with half of a character, as JSON may bring it, can be masked", () => {
+  const half = String.raw`"p9\ud800abcdef"`;
+  expect(new Secret(JSON.parse(half) as string).reveal()).toHaveLength(9);
+  expect(maskSecrets(`the password is ${half}`)).toBe('the password is "********"');
 });

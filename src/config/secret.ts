@@ -41,7 +41,9 @@ export function maskSecrets(text: string): string {
   // Begins at the literal "://": with the scheme before it, a long path would cost time that grows with the square of its length.
   let masked = text.replace(/(:\/\/[^\s:/@]*:)[^\s/@]+@/g, `$1${MASK}@`);
   for (const value of revealed) {
-    for (const form of new Set([value, encodeURIComponent(value), JSON.stringify(value).slice(1, -1)])) {
+    // Half of a surrogate pair, as JSON can have it, has no percent-encoded form.
+    const encoded = encodeURIComponent(value.toWellFormed());
+    for (const form of new Set([value, encoded, JSON.stringify(value).slice(1, -1)])) {
       if (masked.includes(form)) masked = masked.replaceAll(form, MASK);
     }
   }

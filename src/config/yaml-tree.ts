@@ -110,6 +110,7 @@ const reasons: Readonly<Record<string, string>> = {
   UNEXPECTED_TOKEN: "something unexpected stands here; perhaps a quote or a bracket is missing",
 };
 
+const halfCharacter = "an escape (`\\u…`) stands for half of a character only";
 const noLiteral = `a value with \${…} in it must itself come from a variable`;
 
 class TreeBuilder {
@@ -154,6 +155,7 @@ class TreeBuilder {
       const keyLine = this.#lineAt((key as ParsedNode).range[0]);
       if (!isScalar(key)) throw this.#invalid(keyLine, "a key must be a plain text");
       const name = unmarkReferences(String(key.value ?? ""));
+      if (!name.isWellFormed()) throw this.#invalid(keyLine, halfCharacter);
       const tree = value === null ? this.#scalar("", true, keyLine) : this.build(value as ParsedNode, depth + 1);
       size += tree.size;
       // Not only at its end: what is merged costs time here.
@@ -203,6 +205,8 @@ class TreeBuilder {
     });
     this.#textLength += text.length;
     if (this.#textLength > TEXT_MAX) throw this.#invalid(line, "with its variables replaced, the file is too large");
+    // Nothing can be made of it: neither bytes nor a part of a URL.
+    if (!text.isWellFormed()) throw this.#invalid(line, halfCharacter);
     return { kind: "scalar", value: isPlain ? resolvePlainScalar(text) : text, text, variables, line, size: 1 };
   }
 
