@@ -17,7 +17,7 @@ export const rooms: Readonly<Record<string, Room>> = {
   config: { rooms: ["errors"], node: ["fs", "fs/promises", "os", "path"], packages: ["yaml", "zod"] },
   runtime: {
     rooms: ["errors", "config"],
-    node: ["diagnostics_channel", "fs/promises", "path", "v8"],
+    node: ["diagnostics_channel", "fs/promises", "os", "path", "v8"],
     packages: ["pino"],
   },
   db: {

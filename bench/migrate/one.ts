@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { sql } from "kysely";
 import { openDatabase } from "../../src/db/index.ts";
+import { giveWay } from "../../src/runtime/index.ts";
 import { peakMemory } from "../measure.ts";
 import { type Contender, openContender, temporaryDirectory } from "../store/contenders.ts";
 import { stream } from "../store/content.ts";
@@ -92,6 +93,8 @@ async function perform(): Promise<Partial<Outcome>> {
 }
 
 async function carryOut(from: Place, to: Place): Promise<Partial<Outcome>> {
+  // As the command does.
+  if (task.kind === "migrate online") giveWay();
   await using opened = await openAt(dataDirectory, [to, from]);
   const options = { concurrency, isOnline: task.kind === "migrate online", isPlanOnly: task.kind === "plan" };
   const { planMs, runMs } = await migrate(opened, [from, to], options);

@@ -22,7 +22,7 @@ import {
   guard,
   openObjectStore,
 } from "../objects/index.ts";
-import { type Call, systemClock } from "../runtime/index.ts";
+import { type Call, giveWay, systemClock } from "../runtime/index.ts";
 import { Rehearsal } from "./migration-rehearsal.ts";
 import { sectionsOf } from "./sections.ts";
 import { nameOfProcess, processesWithout, type StoreShare, shareStore, storeHolders, takeStore } from "./store-lock.ts";
@@ -246,6 +246,7 @@ class OpenMigrator extends Journal implements Migrator {
     if (this.#entered !== undefined) return;
     this.#entered = isOnline ? await shareStore(this.database, call) : await takeStore(this.database, call);
     this.#isShared = isOnline;
+    if (isOnline) giveWay();
   }
 
   async plan(request: MigrationRequest, call: Call): Promise<number> {

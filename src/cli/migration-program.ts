@@ -158,7 +158,7 @@ function withPace(command: Command): Command {
   return command
     .option(
       "--concurrency <N>",
-      "documents copied at once, and as many read back: a number, or auto to follow the backends",
+      "documents copied at once, and as many read back: a number, or auto to follow the backends, and online the readers",
       "auto",
     )
     .option("--max-rate <BYTES>", "copy at most so many bytes per second; k, m and g multiply by 1,024 each")

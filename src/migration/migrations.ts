@@ -150,7 +150,8 @@ export class Migrations {
     const done = progressOf(record, pace.watch);
     const ending = endingAfter(call, lock);
     const options = { keepsSources, verify, isExclusive: !isOnline, ...done };
-    const speed = new Pace(pace.clock, pace.concurrency, pace.bytesPerSecondMax);
+    const { clock, concurrency, bytesPerSecondMax } = pace;
+    const speed = new Pace({ clock, concurrency, bytesPerSecondMax, isConsiderate: isOnline });
     const outage = () => new Outage(pace.clock, call, done.paused);
     const outages = { copying: outage(), verifying: outage() };
     const mover = new Mover(this.#database, this.#copies, self, options, speed, outages, call.signal, ending.call);

@@ -173,7 +173,7 @@ export class Mover {
       await this.#pace.pay(source.storedBytes, { ...this.#call, signal: this.#stop }).catch(() => {});
       throwIfAborted(this.#call);
       if (this.#stop.aborted) return false;
-      const written = await this.#copies.copy(source, copy, ahead, this.#call);
+      const written = await this.#pace.watch("copying", () => this.#copies.copy(source, copy, ahead, this.#call));
       copied.push({ ...copy, written });
       this.#options.copied(source.storedBytes);
       return true;
@@ -208,7 +208,7 @@ export class Mover {
     await this.#atOnce(moves, "verifying", failures, async (move) => {
       const copy = move.destinationLocationId === undefined ? undefined : copies.get(move.destinationLocationId);
       if (copy === undefined) throw new TypeError("a copied object has no copy");
-      await this.#copies.verify(copy, this.#options.verify, ahead, this.#call);
+      await this.#pace.watch("verifying", () => this.#copies.verify(copy, this.#options.verify, ahead, this.#call));
       verified.push(move);
       return true;
     });

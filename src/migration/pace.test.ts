@@ -4,6 +4,16 @@ import { type Errand, Pace } from "./pace.ts";
 
 const MiB = 1024 * 1024;
 
+function paceOf(options: Partial<ConstructorParameters<typeof Pace>[0]>): Pace {
+  return new Pace({
+    clock: new ManualClock(),
+    concurrency: "auto",
+    bytesPerSecondMax: undefined,
+    isConsiderate: false,
+    ...options,
+  });
+}
+
 /** Objects that ask all at once; each ends when it is told to. */
 async function asking(pace: Pace, sizes: readonly number[], errand: Errand = "copying") {
   const atWork = new Map<number, () => void>();
@@ -25,7 +35,7 @@ async function asking(pace: Pace, sizes: readonly number[], errand: Errand = "co
 const upTo = (count: number) => Array.from({ length: count }, (_, index) => index);
 
 test("as many at once as was said, however long they are, in their order", async () => {
-  const objects = await asking(new Pace(new ManualClock(), 3, undefined), Array(7).fill(100 * MiB));
+  const objects = await asking(paceOf({ concurrency: 3 }), Array(7).fill(100 * MiB));
   expect(objects.indexes()).toEqual([0, 1, 2]);
   await objects.end(1);
   expect(objects.indexes()).toEqual([0, 2, 3]);
@@ -34,27 +44,27 @@ test("as many at once as was said, however long they are, in their order", async
 });
 
 test("where nobody says how many, 32 short ones", async () => {
-  const objects = await asking(new Pace(new ManualClock(), "auto", undefined), Array(100).fill(90_000));
+  const objects = await asking(paceOf({ concurrency: "auto" }), Array(100).fill(90_000));
   expect(objects.indexes()).toEqual(upTo(32));
 });
 
 test("and half as many that are long: memory is bounded", async () => {
   for (const bytes of [MiB, 5000 * MiB]) {
-    const objects = await asking(new Pace(new ManualClock(), "auto", undefined), Array(100).fill(bytes));
+    const objects = await asking(paceOf({ concurrency: "auto" }), Array(100).fill(bytes));
     expect(objects.indexes()).toEqual(upTo(16));
   }
 });
 
 test("when a long one has ended, several short ones begin", async () => {
   const sizes = [...Array(16).fill(MiB), ...Array(10).fill(MiB / 8)];
-  const objects = await asking(new Pace(new ManualClock(), "auto", undefined), sizes);
+  const objects = await asking(paceOf({ concurrency: "auto" }), sizes);
   await objects.end(0);
   expect(objects.indexes()).toEqual(upTo(24).slice(1));
 });
 
 test("who asks to slow down is heard once a second, and gets more again after a while", async () => {
   const clock = new ManualClock();
-  const pace = new Pace(clock, "auto", undefined);
+  const pace = paceOf({ clock, concurrency: "auto" });
   pace.slowDown();
   pace.slowDown();
   await clock.advance(1000);
@@ -67,7 +77,7 @@ test("who asks to slow down is heard once a second, and gets more again after a 
 });
 
 test("what is to be verified does not wait for what is to be copied, and slows down with it", async () => {
-  const pace = new Pace(new ManualClock(), "auto", undefined);
+  const pace = paceOf({ concurrency: "auto" });
   const copied = await asking(pace, Array(100).fill(1000));
   const verified = await asking(pace, Array(100).fill(1000), "verifying");
   expect(verified.indexes()).toEqual(upTo(32));
@@ -78,7 +88,79 @@ test("what is to be verified does not wait for what is to be copied, and slows d
 });
 
 test("a failure gives its place back", async () => {
-  const pace = new Pace(new ManualClock(), 1, undefined);
+  const pace = paceOf({ concurrency: 1 });
   await expect(pace.run("copying", 1, () => Promise.reject(new Error("no")))).rejects.toThrow("no");
   expect(await pace.run("copying", 1, async () => "yes")).toBe("yes");
+});
+
+/** Objects one after the other that take so long each, until as many of an errand have ended; each as many at once as the pace allows. */
+async function pass(pace: Pace, took: { ms: number }, advance: (ms: number) => void, count: number, errand: Errand) {
+  for (let left = count; left > 0; left--) {
+    await pace.watch(errand, async () => advance(took.ms));
+  }
+}
+
+async function atOnceIn(pace: Pace): Promise<number> {
+  const objects = await asking(pace, Array(100).fill(1000));
+  const { length } = objects.indexes();
+  for (const index of upTo(100)) await objects.end(index);
+  await objects.all;
+  return length;
+}
+
+test("beside others it begins with one, and takes more while that costs each no time", async () => {
+  let now = 0;
+  const advance = (ms: number) => {
+    now += ms;
+  };
+  const pace = paceOf({ isConsiderate: true, stopwatch: () => now });
+  expect(await atOnceIn(pace)).toBe(1);
+  const took = { ms: 25 };
+  for (const errand of ["copying", "verifying"] as const) await pass(pace, took, advance, 32, errand);
+  expect(await atOnceIn(pace)).toBe(3);
+  await pass(pace, took, advance, 2000, "copying");
+  expect(await atOnceIn(pace)).toBe(32);
+  // Who works beside it waits as long.
+  took.ms = 60;
+  await pass(pace, took, advance, 256, "copying");
+  expect(await atOnceIn(pace)).toBeLessThan(32);
+  await pass(pace, took, advance, 2000, "copying");
+  expect(await atOnceIn(pace)).toBe(1);
+  took.ms = 30;
+  await pass(pace, took, advance, 2000, "copying");
+  expect(await atOnceIn(pace)).toBe(32);
+});
+
+test("beside others, a few long objects do not slow it down, and calm copies alone do not speed it up", async () => {
+  let now = 0;
+  const pace = paceOf({ isConsiderate: true, stopwatch: () => now });
+  for (let turn = 0; turn < 32; turn++) {
+    await pace.watch("copying", async () => {
+      now += turn % 3 === 0 ? 5000 : 10;
+    });
+    pace.speedUp();
+  }
+  expect(await atOnceIn(pace)).toBe(2);
+});
+
+test("beside others, a number that was asked for stays", async () => {
+  let now = 0;
+  const pace = paceOf({ concurrency: 7, isConsiderate: true, stopwatch: () => now });
+  for (let turn = 0; turn < 100; turn++) {
+    await pace.watch("copying", async () => {
+      now += turn;
+    });
+  }
+  expect(await atOnceIn(pace)).toBe(7);
+});
+
+test("beside others, who asks to slow down is heard too", async () => {
+  let now = 0;
+  const advance = (ms: number) => {
+    now += ms;
+  };
+  const pace = paceOf({ isConsiderate: true, stopwatch: () => now });
+  await pass(pace, { ms: 25 }, advance, 2000, "copying");
+  pace.slowDown();
+  expect(await atOnceIn(pace)).toBe(16);
 });

@@ -1,4 +1,5 @@
 import { type Call, type Clock, RateLimit } from "../runtime/index.ts";
+import { Strain } from "./strain.ts";
 
 /**
  * Where nobody says how many: what is waited for is the way to a backend. With both errands a backend is not asked to do more at once than it may (see
@@ -9,6 +10,20 @@ const autoMost = 32;
 const autoBytesMax = 16 * 1024 * 1024;
 /** What is longer passes in pieces. */
 const eachBytesMax = 1024 * 1024;
+
+/** Where others are served meanwhile: so many at least, and more only as long as that makes each take no longer than so many times what it took before. */
+const considerateLeast = 1;
+const strainMax = 1.5;
+
+interface PaceOptions {
+  readonly clock: Clock;
+  readonly concurrency: number | "auto";
+  readonly bytesPerSecondMax: number | undefined;
+  /** Others use the store meanwhile, and are not to wait much longer for it: it begins with few at once. */
+  readonly isConsiderate: boolean;
+  /** For measuring, in milliseconds. */
+  readonly stopwatch?: () => number;
+}
 
 /**
  * Each has a queue of its own: in one, copies that are made would wait to be read back until all that are not begun yet are sent, and nothing would be
@@ -25,19 +40,23 @@ export class Pace {
   readonly #most: number;
   readonly #bytesMax: number;
   readonly #isAdaptive: boolean;
+  readonly #strain: Strain | undefined;
+  readonly #stopwatch: () => number;
   readonly #queues: Readonly<Record<Errand, Queue>> = { copying: new Queue(), verifying: new Queue() };
   #limit: number;
   #slowedAtMs = Number.NEGATIVE_INFINITY;
   #calmCopies = 0;
 
-  constructor(clock: Clock, concurrency: number | "auto", bytesPerSecondMax: number | undefined) {
+  constructor({ clock, concurrency, bytesPerSecondMax, isConsiderate, stopwatch }: PaceOptions) {
     this.#clock = clock;
     this.#rate = new RateLimit(clock, bytesPerSecondMax);
     this.#bytesPerSecondMax = bytesPerSecondMax ?? Number.POSITIVE_INFINITY;
     this.#isAdaptive = concurrency === "auto";
     this.#most = concurrency === "auto" ? autoMost : concurrency;
     this.#bytesMax = concurrency === "auto" ? autoBytesMax : Number.POSITIVE_INFINITY;
-    this.#limit = this.#most;
+    this.#strain = this.#isAdaptive && isConsiderate ? new Strain() : undefined;
+    this.#stopwatch = stopwatch ?? (() => performance.now());
+    this.#limit = this.#strain === undefined ? this.#most : considerateLeast;
   }
 
   /** Runs `work` on an object of so many bytes when there is room for it, in the order of those who ask. */
@@ -55,6 +74,18 @@ export class Pace {
       queue.activeBytes -= bytes;
       this.#admit(queue);
     }
+  }
+
+  /** Does the work on one object, and learns from how long it takes whether more or fewer should be at work at once. */
+  async watch<T>(errand: Errand, work: () => Promise<T>): Promise<T> {
+    const begun = this.#stopwatch();
+    const result = await work();
+    const strain = this.#strain?.note(errand, this.#stopwatch() - begun, this.#limit);
+    if (strain === undefined) return result;
+    if (strain > strainMax)
+      this.#limit = Math.min(this.#limit, Math.max(considerateLeast, Math.floor(this.#limit / 2)));
+    else this.#raise(this.#limit + Math.max(1, this.#limit >> 2));
+    return result;
   }
 
   /** Waits until so many bytes more may be sent. */
@@ -85,9 +116,13 @@ export class Pace {
 
   /** One went through: one more at once after as many as there are at once. */
   speedUp(): void {
-    if (!this.#isAdaptive || ++this.#calmCopies < this.#limit) return;
+    if (!this.#isAdaptive || this.#strain !== undefined || ++this.#calmCopies < this.#limit) return;
     this.#calmCopies = 0;
-    this.#limit = Math.min(this.#most, this.#limit + 1);
+    this.#raise(this.#limit + 1);
+  }
+
+  #raise(limit: number): void {
+    this.#limit = Math.min(this.#most, limit);
     for (const queue of Object.values(this.#queues)) this.#admit(queue);
   }
 

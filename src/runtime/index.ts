@@ -4,6 +4,7 @@ export { formatCount, plural } from "./counts.ts";
 export { makeDirectories } from "./directories.ts";
 export { eachAtOnce } from "./each-at-once.ts";
 export { collectEarly, freeAtOnce } from "./free-memory.ts";
+export { giveWay } from "./give-way.ts";
 export { type Progress, type ProgressTask, silentProgress } from "./progress.ts";
 export { RateLimit } from "./rate-limit.ts";
 export { defaultRetryPolicy, type RetryPolicy, retry } from "./retry.ts";
