@@ -13,7 +13,7 @@ const eachBytesMax = 1024 * 1024;
 
 /** Where others are served meanwhile: so many at least, and more only as long as that makes each take no longer than so many times what it took before. */
 const considerateLeast = 1;
-const strainMax = 1.5;
+const strainMax = 1.3;
 
 interface PaceOptions {
   readonly clock: Clock;
