@@ -27,7 +27,7 @@ beforeAll(async () => {
   // Packing builds `dist`: in a copy, so that the checkout stays as it is while other tests run.
   const checkout = join(directory.path, "checkout");
   await mkdir(checkout);
-  const sources = ["src", "package.json", "tsconfig.json", "build.ts"];
+  const sources = ["src", "package.json", "tsconfig.json", "build.ts", "bundle.ts"];
   manifest = JSON.parse(await readFile(join(root, "package.json"), "utf8"));
   const present = new Set(await readdir(root));
   for (const name of new Set([...sources, ...manifest.files])) {

@@ -21,7 +21,7 @@ const plants: readonly Plant[] = [
     changes: [
       {
         file: mover,
-        from: "await this.#copies.verify(copy, this.#options.verify, ahead, this.#call);",
+        from: `await this.#pace.watch("verifying", () => this.#copies.verify(copy, this.#options.verify, ahead, this.#call));`,
         to: "void copy;",
       },
     ],
