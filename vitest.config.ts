@@ -27,6 +27,7 @@ export default defineConfig({
     // Time decides nothing: these only end what hangs, on the slowest machine too.
     testTimeout: 300_000,
     hookTimeout: 300_000,
+    expect: { poll: { timeout: 120_000 } },
     maxWorkers: 2,
     // Tests start the command hundreds of times; most of each start is reading its sources.
     env: { NODE_COMPILE_CACHE: join(import.meta.dirname, "node_modules/.cache/stowage-tests") },

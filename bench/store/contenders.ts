@@ -79,17 +79,14 @@ async function openCareful(field: Field, openRaw: (field: Field) => Promise<RawC
   return {
     async put(index, sizeBytes) {
       const digester = new Digester();
+      for (const piece of pieces(index, sizeBytes)) digester.update(piece);
+      const { content, stored } = digester.digests();
       if (driver === "db") {
-        const bytes = whole(index, sizeBytes);
-        digester.update(bytes);
-        const { content, stored } = digester.digests();
-        await run(sql`with bytes as (insert into raw_documents values (${index}, ${bytes}))
+        await run(sql`with bytes as (insert into raw_documents values (${index}, ${whole(index, sizeBytes)}))
           insert into careful_documents values (${index}, true, ${content}, ${stored})`);
         return;
       }
       await run(sql`insert into careful_documents values (${index}, false)`);
-      for (const piece of pieces(index, sizeBytes)) digester.update(piece);
-      const { content, stored } = digester.digests();
       await raw.put(index, sizeBytes);
       await run(sql`update careful_documents
         set is_visible = true, content = ${content}, stored = ${stored} where id = ${index}`);

@@ -301,7 +301,7 @@ describe("claims about a layer", () => {
       }
     };
     for await (const _ of decompress(source(), undefined, "test")) break;
-    await expect.poll(() => isClosed, { timeout: 120_000 }).toBe(true);
+    await expect.poll(() => isClosed).toBe(true);
   });
 });
 

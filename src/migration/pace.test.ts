@@ -44,27 +44,27 @@ test("as many at once as was said, however long they are, in their order", async
 });
 
 test("where nobody says how many, 32 short ones", async () => {
-  const objects = await asking(paceOf({ concurrency: "auto" }), Array(100).fill(90_000));
+  const objects = await asking(paceOf({}), Array(100).fill(90_000));
   expect(objects.indexes()).toEqual(upTo(32));
 });
 
 test("and half as many that are long: memory is bounded", async () => {
   for (const bytes of [MiB, 5000 * MiB]) {
-    const objects = await asking(paceOf({ concurrency: "auto" }), Array(100).fill(bytes));
+    const objects = await asking(paceOf({}), Array(100).fill(bytes));
     expect(objects.indexes()).toEqual(upTo(16));
   }
 });
 
 test("when a long one has ended, several short ones begin", async () => {
   const sizes = [...Array(16).fill(MiB), ...Array(10).fill(MiB / 8)];
-  const objects = await asking(paceOf({ concurrency: "auto" }), sizes);
+  const objects = await asking(paceOf({}), sizes);
   await objects.end(0);
   expect(objects.indexes()).toEqual(upTo(24).slice(1));
 });
 
 test("who asks to slow down is heard once a second, and gets more again after a while", async () => {
   const clock = new ManualClock();
-  const pace = paceOf({ clock, concurrency: "auto" });
+  const pace = paceOf({ clock });
   pace.slowDown();
   pace.slowDown();
   await clock.advance(1000);
@@ -77,7 +77,7 @@ test("who asks to slow down is heard once a second, and gets more again after a 
 });
 
 test("what is to be verified does not wait for what is to be copied, and slows down with it", async () => {
-  const pace = paceOf({ concurrency: "auto" });
+  const pace = paceOf({});
   const copied = await asking(pace, Array(100).fill(1000));
   const verified = await asking(pace, Array(100).fill(1000), "verifying");
   expect(verified.indexes()).toEqual(upTo(32));
@@ -93,11 +93,18 @@ test("a failure gives its place back", async () => {
   expect(await pace.run("copying", 1, async () => "yes")).toBe("yes");
 });
 
-/** Objects one after the other that take so long each, until as many of an errand have ended; each as many at once as the pace allows. */
-async function pass(pace: Pace, took: { ms: number }, advance: (ms: number) => void, count: number, errand: Errand) {
-  for (let left = count; left > 0; left--) {
-    await pace.watch(errand, async () => advance(took.ms));
-  }
+/** A pace beside others, and objects that pass one after the other, each as long as is said. */
+function besideOthers(options: Parameters<typeof paceOf>[0] = {}) {
+  let now = 0;
+  const pace = paceOf({ isConsiderate: true, stopwatch: () => now, ...options });
+  const pass = async (errand: Errand, count: number, msOf: (turn: number) => number) => {
+    for (let turn = 0; turn < count; turn++) {
+      await pace.watch(errand, async () => {
+        now += msOf(turn);
+      });
+    }
+  };
+  return { pace, pass };
 }
 
 async function atOnceIn(pace: Pace): Promise<number> {
@@ -109,58 +116,39 @@ async function atOnceIn(pace: Pace): Promise<number> {
 }
 
 test("beside others it begins with one, and takes more while that costs each no time", async () => {
-  let now = 0;
-  const advance = (ms: number) => {
-    now += ms;
-  };
-  const pace = paceOf({ isConsiderate: true, stopwatch: () => now });
+  const { pace, pass } = besideOthers();
   expect(await atOnceIn(pace)).toBe(1);
-  const took = { ms: 25 };
-  for (const errand of ["copying", "verifying"] as const) await pass(pace, took, advance, 32, errand);
+  for (const errand of ["copying", "verifying"] as const) await pass(errand, 32, () => 25);
   expect(await atOnceIn(pace)).toBe(3);
-  await pass(pace, took, advance, 2000, "copying");
+  await pass("copying", 2000, () => 25);
   expect(await atOnceIn(pace)).toBe(32);
   // Who works beside it waits as long.
-  took.ms = 60;
-  await pass(pace, took, advance, 256, "copying");
+  await pass("copying", 256, () => 60);
   expect(await atOnceIn(pace)).toBeLessThan(32);
-  await pass(pace, took, advance, 2000, "copying");
+  await pass("copying", 2000, () => 60);
   expect(await atOnceIn(pace)).toBe(1);
-  took.ms = 30;
-  await pass(pace, took, advance, 2000, "copying");
+  await pass("copying", 2000, () => 30);
   expect(await atOnceIn(pace)).toBe(32);
 });
 
 test("beside others, a few long objects do not slow it down, and calm copies alone do not speed it up", async () => {
-  let now = 0;
-  const pace = paceOf({ isConsiderate: true, stopwatch: () => now });
-  for (let turn = 0; turn < 32; turn++) {
-    await pace.watch("copying", async () => {
-      now += turn % 3 === 0 ? 5000 : 10;
-    });
+  const { pace, pass } = besideOthers();
+  await pass("copying", 32, (turn) => {
     pace.speedUp();
-  }
+    return turn % 3 === 0 ? 5000 : 10;
+  });
   expect(await atOnceIn(pace)).toBe(2);
 });
 
 test("beside others, a number that was asked for stays", async () => {
-  let now = 0;
-  const pace = paceOf({ concurrency: 7, isConsiderate: true, stopwatch: () => now });
-  for (let turn = 0; turn < 100; turn++) {
-    await pace.watch("copying", async () => {
-      now += turn;
-    });
-  }
+  const { pace, pass } = besideOthers({ concurrency: 7 });
+  await pass("copying", 100, (turn) => turn);
   expect(await atOnceIn(pace)).toBe(7);
 });
 
 test("beside others, who asks to slow down is heard too", async () => {
-  let now = 0;
-  const advance = (ms: number) => {
-    now += ms;
-  };
-  const pace = paceOf({ isConsiderate: true, stopwatch: () => now });
-  await pass(pace, { ms: 25 }, advance, 2000, "copying");
+  const { pace, pass } = besideOthers();
+  await pass("copying", 2000, () => 25);
   pace.slowDown();
   expect(await atOnceIn(pace)).toBe(16);
 });

@@ -11,15 +11,14 @@ const autoBytesMax = 16 * 1024 * 1024;
 /** What is longer passes in pieces. */
 const eachBytesMax = 1024 * 1024;
 
-/** Where others are served meanwhile: so many at least, and more only as long as that makes each take no longer than so many times what it took before. */
-const considerateLeast = 1;
+/** Where others are served meanwhile: more at once only as long as that makes each take no longer than so many times what it took before. */
 const strainMax = 1.3;
 
 interface PaceOptions {
   readonly clock: Clock;
   readonly concurrency: number | "auto";
   readonly bytesPerSecondMax: number | undefined;
-  /** Others use the store meanwhile, and are not to wait much longer for it: it begins with few at once. */
+  /** Others use the store meanwhile, and are not to wait much longer for it: it begins with one at once. */
   readonly isConsiderate: boolean;
   /** For measuring, in milliseconds. */
   readonly stopwatch?: () => number;
@@ -36,11 +35,10 @@ export class Pace {
   readonly #clock: Clock;
   readonly #rate: RateLimit;
   readonly #bytesPerSecondMax: number;
-  readonly #least = 1;
   readonly #most: number;
   readonly #bytesMax: number;
   readonly #isAdaptive: boolean;
-  readonly #strain: Strain | undefined;
+  readonly #strains: Readonly<Record<Errand, Strain>> | undefined;
   readonly #stopwatch: () => number;
   readonly #queues: Readonly<Record<Errand, Queue>> = { copying: new Queue(), verifying: new Queue() };
   #limit: number;
@@ -54,9 +52,10 @@ export class Pace {
     this.#isAdaptive = concurrency === "auto";
     this.#most = concurrency === "auto" ? autoMost : concurrency;
     this.#bytesMax = concurrency === "auto" ? autoBytesMax : Number.POSITIVE_INFINITY;
-    this.#strain = this.#isAdaptive && isConsiderate ? new Strain() : undefined;
+    const isStrainWatched = this.#isAdaptive && isConsiderate;
+    this.#strains = isStrainWatched ? { copying: new Strain(), verifying: new Strain() } : undefined;
     this.#stopwatch = stopwatch ?? (() => performance.now());
-    this.#limit = this.#strain === undefined ? this.#most : considerateLeast;
+    this.#limit = isStrainWatched ? 1 : this.#most;
   }
 
   /** Runs `work` on an object of so many bytes when there is room for it, in the order of those who ask. */
@@ -80,10 +79,9 @@ export class Pace {
   async watch<T>(errand: Errand, work: () => Promise<T>): Promise<T> {
     const begun = this.#stopwatch();
     const result = await work();
-    const strain = this.#strain?.note(errand, this.#stopwatch() - begun, this.#limit);
+    const strain = this.#strains?.[errand].note(this.#stopwatch() - begun, this.#limit);
     if (strain === undefined) return result;
-    if (strain > strainMax)
-      this.#limit = Math.min(this.#limit, Math.max(considerateLeast, Math.floor(this.#limit / 2)));
+    if (strain > strainMax) this.#halve();
     else this.#raise(this.#limit + Math.max(1, this.#limit >> 2));
     return result;
   }
@@ -111,14 +109,18 @@ export class Pace {
     this.#calmCopies = 0;
     if (now - this.#slowedAtMs < 1000) return;
     this.#slowedAtMs = now;
-    this.#limit = Math.max(this.#least, Math.floor(this.#limit / 2));
+    this.#halve();
   }
 
   /** One went through: one more at once after as many as there are at once. */
   speedUp(): void {
-    if (!this.#isAdaptive || this.#strain !== undefined || ++this.#calmCopies < this.#limit) return;
+    if (!this.#isAdaptive || this.#strains !== undefined || ++this.#calmCopies < this.#limit) return;
     this.#calmCopies = 0;
     this.#raise(this.#limit + 1);
+  }
+
+  #halve(): void {
+    this.#limit = Math.max(1, this.#limit >> 1);
   }
 
   #raise(limit: number): void {

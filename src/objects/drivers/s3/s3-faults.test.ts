@@ -328,7 +328,7 @@ describe("a get", () => {
     expect(server.openSockets()).toBeGreaterThanOrEqual(20);
     for (const stream of streams) stream.destroy();
     await driver[Symbol.asyncDispose]();
-    await expect.poll(() => server.openSockets(), { timeout: 120_000 }).toBe(0);
+    await expect.poll(() => server.openSockets()).toBe(0);
   });
 
   test("streams that are read to the end give their sockets back", async () => {
