@@ -46,8 +46,9 @@ export async function analyzeLayer(
     catalogers.flatMap((cataloger) => cataloger.wants.map((glob) => [glob, cataloger] as const)),
   );
   const contents = new KeptContents(spill);
-  const collector = new LayerCollector(spill, contents, wants, limits, notes);
+  using collector = new LayerCollector(spill, contents, wants, limits, notes);
   const layerBytes = await streamLayer(await open(), expected, collector, limits);
+  collector.end();
 
   const sections = new Sections(spill);
   const entriesWriter = new EntriesWriter(sections.emitter("entries"));

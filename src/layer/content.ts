@@ -1,45 +1,62 @@
 import { createHash, type Hash, hash } from "node:crypto";
-import { digestsLength } from "./entry.ts";
+import { Md5Lanes } from "./md5-lanes.ts";
 import type { Spill } from "./spill.ts";
 
 const algorithms = ["md5", "sha1", "sha256"] as const;
 
 /** MD5, SHA-1 and SHA-256 of nothing. */
-const emptyDigests = digestsOf(Buffer.alloc(0));
+const emptyDigests = algorithms.map((algorithm) => hash(algorithm, "", "binary")).join("");
 
-function digestsOf(bytes: Buffer): string {
-  return algorithms.map((algorithm) => hash(algorithm, bytes, "binary")).join("");
-}
+/** A longer file is digested alone, as its bytes come: few are, and they would have to be kept. */
+const gatheredBytesMax = 1024 * 1024;
 
-/** The three digests of one file at a time. A file that comes in one piece, as most do, takes the short way. */
-export class ContentDigester {
-  #hashes: Hash[] | undefined;
-  #whole: string | undefined;
+/** The three digests of one file at a time, as 68 latin-1 characters. Short files are gathered until {@link settle}, for their MD5 is made together. */
+export class ContentDigester implements Disposable {
+  readonly #lanes = Md5Lanes.lease();
+  /** SHA-1 and SHA-256 of the gathered files. */
+  #gathered: string[] = [];
+  #room: Buffer | undefined;
+  #hashes: readonly Hash[] | undefined;
   #size = 0;
   #seen = 0;
+
+  /** Whether a file may begin before the gathered ones are settled. */
+  hasRoomFor(size: number): boolean {
+    return size > gatheredBytesMax || this.#lanes === undefined || this.#lanes.hasRoomFor(size);
+  }
 
   begin(size: number): void {
     this.#size = size;
     this.#seen = 0;
-    this.#hashes = undefined;
-    this.#whole = undefined;
+    this.#room = size > 0 && size <= gatheredBytesMax ? this.#lanes?.add(size) : undefined;
+    this.#hashes = this.#room || size === 0 ? undefined : algorithms.map((algorithm) => createHash(algorithm));
   }
 
   update(bytes: Buffer): void {
-    if (this.#seen === 0 && bytes.length === this.#size) this.#whole = digestsOf(bytes);
-    else {
-      this.#hashes ??= algorithms.map((algorithm) => createHash(algorithm));
-      for (const hash of this.#hashes) hash.update(bytes);
-    }
+    if (this.#room) bytes.copy(this.#room, this.#seen);
+    for (const hash of this.#hashes ?? []) hash.update(bytes);
     this.#seen += bytes.length;
   }
 
-  /** 68 latin-1 characters. */
-  end(): string {
+  /** Nothing for a file that was gathered. */
+  end(): string | undefined {
+    if (this.#seen !== this.#size) throw new RangeError("a file ended before its content");
     if (this.#size === 0) return emptyDigests;
-    const digests = this.#whole ?? (this.#hashes ?? []).map((hash) => hash.digest("binary")).join("");
-    if (digests.length !== digestsLength) throw new RangeError("a file ended before its content");
-    return digests;
+    const room = this.#room;
+    if (room) this.#gathered.push([hash("sha1", room, "binary"), hash("sha256", room, "binary")].join(""));
+    return this.#hashes?.map((hash) => hash.digest("binary")).join("");
+  }
+
+  /** Of the gathered files, in their order. */
+  settle(): readonly string[] {
+    const md5 = this.#lanes?.digest() ?? Buffer.alloc(0);
+    const gathered = this.#gathered;
+    this.#gathered = [];
+    return gathered.map((others, index) => [md5.toString("latin1", 16 * index, 16 * (index + 1)), others].join(""));
+  }
+
+  [Symbol.dispose](): void {
+    this.#lanes?.[Symbol.dispose]();
   }
 }
 

@@ -6,7 +6,7 @@ import type { NoteCode, NoteList } from "./notes.ts";
 import { baseOf, joinPath, leavesRoot, type PathKey, parentOf, parsePath, pathText } from "./path.ts";
 import { bytesToText } from "./path-text.ts";
 import type { PathMatcher } from "./patterns.ts";
-import { RecordSorter } from "./sorter.ts";
+import { RecordSorter, type SortRecord } from "./sorter.ts";
 import type { Spill } from "./spill.ts";
 import type { TarEntry, TarHandler } from "./tar-reader.ts";
 
@@ -24,8 +24,17 @@ const typesByFlag: Readonly<Record<string, EntryType>> = {
 /** No symlink has led a record that comes from the stream. */
 const unmoved = { hops: 0, targetLength: 0 } as const;
 
+/** A file all of whose bytes have come. */
+interface GatheredFile {
+  readonly key: PathKey;
+  readonly sequence: number;
+  readonly entry: TarEntry;
+}
+
+const waitingMax = 4096;
+
 /** Turns tar entries into sort records, and keeps what catalogers want. */
-export class LayerCollector implements TarHandler {
+export class LayerCollector implements TarHandler, Disposable {
   readonly sorter: RecordSorter;
   tarEntries = 0;
   readonly #contents: KeptContents;
@@ -33,7 +42,9 @@ export class LayerCollector implements TarHandler {
   readonly #limits: Limits;
   readonly #notes: NoteList;
   readonly #digester = new ContentDigester();
-  #file: { key: PathKey; entry: TarEntry; isKept: boolean } | undefined;
+  #file: (GatheredFile & { readonly isKept: boolean }) | undefined;
+  /** What has come since the first file whose digests are still to be made: records go on in their order, which is nearly that of a sorter. */
+  #waiting: (SortRecord | GatheredFile)[] = [];
 
   constructor(spill: Spill, contents: KeptContents, wants: PathMatcher<Cataloger>, limits: Limits, notes: NoteList) {
     this.sorter = new RecordSorter(spill);
@@ -64,10 +75,32 @@ export class LayerCollector implements TarHandler {
 
   finish(): void {
     if (!this.#file) return;
-    const { key, entry, isKept } = this.#file;
+    const { isKept, ...file } = this.#file;
     this.#file = undefined;
     if (isKept) this.#contents.end();
-    this.#add(key, nodeOf(entry, "file", this.#digester.end()));
+    const digests = this.#digester.end();
+    if (digests === undefined) this.#wait(file);
+    else this.#add(file.key, nodeOf(file.entry, "file", digests));
+  }
+
+  /** All of the layer has come. */
+  end(): void {
+    this.#settle();
+  }
+
+  [Symbol.dispose](): void {
+    this.#digester[Symbol.dispose]();
+  }
+
+  #settle(): void {
+    const digests = this.#digester.settle()[Symbol.iterator]();
+    for (const each of this.#waiting) {
+      if ("entry" in each) {
+        const { key, sequence, entry } = each;
+        this.sorter.add(recordOf(key, sequence, nodeOf(entry, "file", digests.next().value)));
+      } else this.sorter.add(each);
+    }
+    this.#waiting = [];
   }
 
   #mark(key: PathKey, base: string): void {
@@ -97,7 +130,8 @@ export class LayerCollector implements TarHandler {
       entry.size <= Math.min(max, this.#limits.keptFileBytesMax) &&
       max > 0 &&
       this.#contents.totalBytes + entry.size <= this.#limits.keptLayerBytesMax;
-    this.#file = { key, entry, isKept };
+    this.#file = { key, entry, sequence: this.tarEntries, isKept };
+    if (!this.#digester.hasRoomFor(entry.size)) this.#settle();
     this.#digester.begin(entry.size);
     if (isKept) this.#contents.begin(this.tarEntries, entry.size);
   }
@@ -107,15 +141,25 @@ export class LayerCollector implements TarHandler {
     const node = { ...nodeOf(entry, "hardlink", undefined), link: target };
     if (target === key) return;
     this.#add(key, node);
-    this.sorter.add({ key: target, sequence: this.tarEntries, mark: undefined, node, isRequest: true, ...unmoved });
+    this.#put({ key: target, sequence: this.tarEntries, mark: undefined, node, isRequest: true, ...unmoved });
   }
 
   #add(key: PathKey, node: LayerNode): void {
-    this.sorter.add({ key, sequence: this.tarEntries, mark: undefined, node, isRequest: false, ...unmoved });
+    this.#put(recordOf(key, this.tarEntries, node));
   }
 
   #record(key: PathKey, mark: "whiteout" | "opaque"): void {
-    this.sorter.add({ key, sequence: this.tarEntries, mark, node: undefined, isRequest: false, ...unmoved });
+    this.#put({ key, sequence: this.tarEntries, mark, node: undefined, isRequest: false, ...unmoved });
+  }
+
+  #put(record: SortRecord): void {
+    if (this.#waiting.length === 0) this.sorter.add(record);
+    else this.#wait(record);
+  }
+
+  #wait(each: SortRecord | GatheredFile): void {
+    this.#waiting.push(each);
+    if (this.#waiting.length >= waitingMax) this.#settle();
   }
 
   #note(code: NoteCode, key: PathKey): void {
@@ -146,6 +190,10 @@ export class MissingContents implements TarHandler {
   finish(): void {
     if (this.#missing.has(this.#sequence)) this.#contents.end();
   }
+}
+
+function recordOf(key: PathKey, sequence: number, node: LayerNode): SortRecord {
+  return { key, sequence, mark: undefined, node, isRequest: false, ...unmoved };
 }
 
 function nodeOf(entry: TarEntry, type: EntryType, digests: string | undefined): LayerNode {
