@@ -23,7 +23,8 @@ interface RunOptions {
   readonly dataDirectory?: string;
 }
 
-const SAMPLE_INTERVAL_MS = 10;
+/** Each sample costs a millisecond or so: more of them would take the processors of what they measure. */
+const SAMPLE_INTERVAL_MS = 50;
 const PAGE_BYTES = 4096;
 
 /**
