@@ -31,7 +31,7 @@ interface GatheredFile {
   readonly entry: TarEntry;
 }
 
-const waitingMax = 4096;
+const waitingMax = 512;
 
 /** Turns tar entries into sort records, and keeps what catalogers want. */
 export class LayerCollector implements TarHandler, Disposable {
