@@ -62,7 +62,7 @@ function tellCeiling(report: Report, ceiling: Ceiling): void {
   ]);
   report.list([
     ...ceiling.choices.map((choice) => `fastest here: ${choice}`),
-    "not tried: hashing several files at once in one core (isa-l_crypto, which has no command)",
+    "not tried: native hashing of several files at once (isa-l_crypto, which has no command); stowage does it with MD5 of short files, in WebAssembly",
     `bound: ${seconds(ceiling.boundMs)}, the greater of ${seconds(ceiling.totalMs)} on ${ceiling.cores} cores and the longest layer's ${seconds(ceiling.longestLayerMs)}`,
   ]);
 }
