@@ -45,6 +45,12 @@ describe("the three digests of files", () => {
     expect(digested(contents, 1 << 20)).toEqual(expected);
   });
 
+  test("no file gets the digest of another: what is not complete can't be settled", () => {
+    using digester = new ContentDigester();
+    digester.begin(10);
+    expect(() => digester.settle()).toThrow(RangeError);
+  });
+
   test("a file that ends before its content is refused", () => {
     using digester = new ContentDigester();
     digester.begin(10);

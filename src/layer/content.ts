@@ -52,6 +52,7 @@ export class ContentDigester implements Disposable {
     const md5 = this.#lanes?.digest() ?? Buffer.alloc(0);
     const gathered = this.#gathered;
     this.#gathered = [];
+    if (md5.length !== 16 * gathered.length) throw new RangeError("a file is settled before its content has come");
     return gathered.map((others, index) => [md5.toString("latin1", 16 * index, 16 * (index + 1)), others].join(""));
   }
 

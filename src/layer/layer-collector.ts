@@ -31,6 +31,7 @@ interface GatheredFile {
   readonly entry: TarEntry;
 }
 
+/** Few enough that they are no burden to the collector, enough to fill all lanes many times. */
 const waitingMax = 512;
 
 /** Turns tar entries into sort records, and keeps what catalogers want. */
