@@ -1,6 +1,7 @@
 import { createServer } from "node:net";
 import { describe, expect, test } from "vitest";
 import { engineSuite } from "../../test/conformance/engine-suite.ts";
+import { createServerDatabase } from "../../test/server-database.ts";
 import { createCall } from "../runtime/index.ts";
 import { openDatabase } from "./index.ts";
 
@@ -21,8 +22,13 @@ if (url !== undefined) {
   });
 
   engineSuite("an external PostgreSQL", async () => {
+    const own = await createServerDatabase(url);
     const urlOf = (database: string) => Object.assign(new URL(url), { pathname: `/${database}` }).href;
-    return { location: { kind: "server", url }, urlOf, [Symbol.asyncDispose]: async () => {} };
+    return {
+      location: { kind: "server", url: own.url },
+      urlOf,
+      [Symbol.asyncDispose]: () => own[Symbol.asyncDispose](),
+    };
   });
 } else if (isRequired) {
   test("an external PostgreSQL", () => {

@@ -336,7 +336,7 @@ export function engineSuite(name: string, start: () => Promise<EngineUnderTest>)
       test("a lock whose connection is lost says so", async () => {
         const held = await database.lock("suite", "exclusive", 0, call);
         const lost = new Promise((resolve) => held?.signal.addEventListener("abort", resolve, { once: true }));
-        await sql`select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'`.execute(database.sql);
+        await sql`select pg_terminate_backend(pid) from pg_locks where ${areOwnLocks}`.execute(database.sql);
         await lost;
         expect(held?.signal.reason).toMatchObject({ code: "DB_LOCK_LOST" });
         await held?.[Symbol.asyncDispose]();
@@ -347,7 +347,7 @@ export function engineSuite(name: string, start: () => Promise<EngineUnderTest>)
       test("several locks of one process share a connection, exclude each other by name, and are lost together", async () => {
         const connections = async () => {
           const { rows } = await sql<{ pid: number }>`
-            select distinct pid from pg_locks where locktype = 'advisory' and granted`.execute(database.sql);
+            select distinct pid from pg_locks where ${areOwnLocks} and granted`.execute(database.sql);
           return rows.length;
         };
         const one = await database.lock("suite 1", "exclusive", 0, call);
@@ -360,9 +360,7 @@ export function engineSuite(name: string, start: () => Promise<EngineUnderTest>)
         expect(await database.holdersOf("suite 1")).toEqual([]);
         expect(await database.holdersOf("suite 2")).toHaveLength(1);
         const again = await database.lock("suite 1", "exclusive", 0, call);
-        await sql`select pg_terminate_backend(pid, 5000) from pg_locks where locktype = 'advisory'`.execute(
-          database.sql,
-        );
+        await sql`select pg_terminate_backend(pid, 5000) from pg_locks where ${areOwnLocks}`.execute(database.sql);
         for (const [lock, name] of [
           [again, "suite 1"],
           [two, "suite 2"],
@@ -477,6 +475,10 @@ export function engineSuite(name: string, start: () => Promise<EngineUnderTest>)
   });
 }
 
+/** The server may have other databases, where others hold locks. */
+const areOwnLocks = sql<boolean>`
+  locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())`;
+
 async function terminateOthers(database: Database): Promise<void> {
   await sql`select pg_terminate_backend(pid, 5000) from pg_stat_activity
     where datname = current_database() and pid <> pg_backend_pid() and application_name = 'stowage'`.execute(
@@ -488,7 +490,7 @@ async function terminateOthers(database: Database): Promise<void> {
 async function waiters(database: Database, count: number): Promise<void> {
   while (true) {
     const { rows } = await sql<{ n: number }>`select count(*) as n from pg_locks
-      where locktype = 'advisory' and not granted`.execute(database.sql);
+      where ${areOwnLocks} and not granted`.execute(database.sql);
     if (rows[0]?.n === count) return;
   }
 }

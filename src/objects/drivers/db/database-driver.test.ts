@@ -1,8 +1,8 @@
-import { randomBytes } from "node:crypto";
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { type DriverUnderTest, describeDriver } from "../../../../test/conformance/driver-suite.ts";
 import { startTestDatabase } from "../../../../test/embedded-database.ts";
+import { createServerDatabase } from "../../../../test/server-database.ts";
 import { type Database, openDatabase } from "../../../db/index.ts";
 import { createCall } from "../../../runtime/index.ts";
 import { createPhysicalKey, type ForeignBlob } from "../../index.ts";
@@ -73,15 +73,8 @@ const isRequired = (process.env.STOWAGE_TEST_REQUIRE ?? "").split(",").includes(
 if (url !== undefined) {
   describeDriver("the db driver on an external PostgreSQL", async () => {
     await using opening = new AsyncDisposableStack();
-    const server = opening.use(await openDatabase({ kind: "server", url }, {}, createCall()));
-    // Its own database: other tests may be at work in the one that was given.
-    const name = `stowage_test_${randomBytes(6).toString("hex")}`;
-    await sql`create database ${sql.id(name)} template template0 encoding 'UTF8'`.execute(server.sql);
-    opening.defer(async () => {
-      await sql`drop database ${sql.id(name)} with (force)`.execute(server.sql);
-    });
-    const location = { kind: "server", url: Object.assign(new URL(url), { pathname: `/${name}` }).href } as const;
-    const database = opening.use(await openDatabase(location, {}, createCall()));
+    const own = opening.use(await createServerDatabase(url));
+    const database = opening.use(await openDatabase({ kind: "server", url: own.url }, {}, createCall()));
     return driverOn(database, opening.move());
   });
 } else if (isRequired) {
