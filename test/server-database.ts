@@ -2,9 +2,9 @@ import { randomBytes } from "node:crypto";
 import pg from "pg";
 
 /**
- * A database of its own on the external PostgreSQL for one test file, which goes with it: other files are at work on the same server, and what one does to
- * all sessions of its database must not meet theirs.
- * @param url a superuser's
+ * A database of its own for a test or a file of tests, which goes with it: others are at work on the same server, and what one does to all sessions of its
+ * database must not meet theirs.
+ * @param url of the server, as one who may create databases there
  */
 export async function createServerDatabase(url: string): Promise<AsyncDisposable & { readonly url: string }> {
   const name = `stowage_test_${randomBytes(6).toString("hex")}`;

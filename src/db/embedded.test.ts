@@ -8,7 +8,7 @@ engineSuite("the embedded database", async () => {
   const socket = encodeURIComponent(join(dataDirectory, "postgres"));
   return {
     location: { kind: "embedded", dataDirectory },
-    urlOf: (database) => `postgresql:///${database}?host=${socket}&user=stowage`,
+    url: `postgresql:///postgres?host=${socket}&user=stowage`,
     async [Symbol.asyncDispose]() {
       await rm(dataDirectory, { recursive: true, force: true });
     },

@@ -23,10 +23,9 @@ if (url !== undefined) {
 
   engineSuite("an external PostgreSQL", async () => {
     const own = await createServerDatabase(url);
-    const urlOf = (database: string) => Object.assign(new URL(url), { pathname: `/${database}` }).href;
     return {
       location: { kind: "server", url: own.url },
-      urlOf,
+      url,
       [Symbol.asyncDispose]: () => own[Symbol.asyncDispose](),
     };
   });

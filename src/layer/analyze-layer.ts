@@ -48,7 +48,7 @@ export async function analyzeLayer(
   const contents = new KeptContents(spill);
   using collector = new LayerCollector(spill, contents, wants, limits, notes);
   const layerBytes = await streamLayer(await open(), expected, collector, limits);
-  collector.end();
+  collector.settle();
 
   const sections = new Sections(spill);
   const entriesWriter = new EntriesWriter(sections.emitter("entries"));

@@ -84,16 +84,12 @@ export class LayerCollector implements TarHandler, Disposable {
     else this.#add(file.key, nodeOf(file.entry, "file", digests));
   }
 
-  /** All of the layer has come. */
-  end(): void {
-    this.#settle();
-  }
-
   [Symbol.dispose](): void {
     this.#digester[Symbol.dispose]();
   }
 
-  #settle(): void {
+  /** Hands on what waits: before the sorter is read, and whenever there is no room for more. */
+  settle(): void {
     const digests = this.#digester.settle()[Symbol.iterator]();
     for (const each of this.#waiting) {
       if ("entry" in each) {
@@ -132,7 +128,7 @@ export class LayerCollector implements TarHandler, Disposable {
       max > 0 &&
       this.#contents.totalBytes + entry.size <= this.#limits.keptLayerBytesMax;
     this.#file = { key, entry, sequence: this.tarEntries, isKept };
-    if (!this.#digester.hasRoomFor(entry.size)) this.#settle();
+    if (!this.#digester.hasRoomFor(entry.size)) this.settle();
     this.#digester.begin(entry.size);
     if (isKept) this.#contents.begin(this.tarEntries, entry.size);
   }
@@ -160,7 +156,7 @@ export class LayerCollector implements TarHandler, Disposable {
 
   #wait(each: SortRecord | GatheredFile): void {
     this.#waiting.push(each);
-    if (this.#waiting.length >= waitingMax) this.#settle();
+    if (this.#waiting.length >= waitingMax) this.settle();
   }
 
   #note(code: NoteCode, key: PathKey): void {

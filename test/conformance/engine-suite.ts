@@ -5,12 +5,13 @@ import { type Database, type DatabaseLocation, openDatabase, sqlStateOf, type Ta
 import { type Migration, migrate, migrations } from "../../src/db/migrations/index.ts";
 import { isCode } from "../../src/errors/index.ts";
 import { createCall } from "../../src/runtime/index.ts";
+import { createServerDatabase } from "../server-database.ts";
 
 /** A database engine under test. */
 export interface EngineUnderTest extends AsyncDisposable {
   readonly location: DatabaseLocation;
-  /** A URL of another database of the same server. */
-  urlOf(database: string): string;
+  /** Of the server, as one who may create databases there. */
+  readonly url: string;
 }
 
 const call = createCall();
@@ -32,13 +33,8 @@ export function engineSuite(name: string, start: () => Promise<EngineUnderTest>)
 
     /** An empty database of its own for one test. */
     async function withFreshDatabase(work: (location: DatabaseLocation) => Promise<void>): Promise<void> {
-      const fresh = `stowage_test_${randomBytes(6).toString("hex")}`;
-      await sql`create database ${sql.id(fresh)} template template0 encoding 'UTF8'`.execute(database.sql);
-      try {
-        await work({ kind: "server", url: engine.urlOf(fresh) });
-      } finally {
-        await sql`drop database ${sql.id(fresh)} with (force)`.execute(database.sql);
-      }
+      await using fresh = await createServerDatabase(engine.url);
+      await work({ kind: "server", url: fresh.url });
     }
 
     describe("values", () => {
